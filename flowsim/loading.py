@@ -25,6 +25,8 @@ from flowsim.results.netcdf import Labelled, read
 from flowsim.results.saved import RESULT, read_result
 from flowsim.studies.limit_study import LimitStudy, Rate
 
+Result = Trajectory | SaddlePath | LinearSaddlePath | StochasticFlow | LimitStudy | Certificates
+
 #: What makes an object of each class of its fields.
 _MAKERS: dict[str, Any] = {
     kind.__name__: kind
@@ -56,7 +58,7 @@ _MAKERS: dict[str, Any] = {
 }
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str]) -> Result:
     """Read what ``save`` of a result wrote. Nothing in the file is executed.
 
     Returns
@@ -79,10 +81,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     return _read(path, read(path, "trajectory, path or other result"))
 
 
-def _read(path: str | os.PathLike[str], data: Labelled) -> Any:
+def _read(path: str | os.PathLike[str], data: Labelled) -> Result:
     if data.attrs.get("format") != RESULT:
         return Trajectory(**read_trajectory(path, data))
     try:
-        return read_result(data, _MAKERS, lambda inside: _read(path, inside))
+        result: Result = read_result(data, _MAKERS, lambda inside: _read(path, inside))
     except Exception as error:  # any missing or invalid field
         raise ValueError(f"`path` must be a result file; {path} cannot be read as one ({error}).") from error
+    return result

@@ -31,6 +31,10 @@ print(traj.at(1.0).beta.shape, largest, fs.derive(net), traj.to_dataframe().shap
 print(fs.studies.measured_jump_times(traj, path).sum(), fs.certify(net, problem)["saddles"].holds)
 reveal_type(fs.plot.trajectory(traj))
 reveal_type(path.jump_times)
+loaded = fs.load(traj.save("run.nc"))
+reveal_type(loaded)
+if isinstance(loaded, fs.Trajectory):
+    print(loaded.beta.shape)
 """
 
 
@@ -43,7 +47,8 @@ def test_a_users_script_is_clean_in_the_strict_mode_of_mypy(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout
     types = [line.split("Revealed type is")[1] for line in done.stdout.splitlines() if "Revealed" in line]
-    assert "Axes" in types[0] and "ndarray" in types[1] and not any('"Any"' in each for each in types)
+    assert "Axes" in types[0] and "ndarray" in types[1] and "SaddlePath" in types[2]
+    assert not any('"Any"' in each for each in types)
 
 
 def test_running_leaves_nothing_in_the_folders_of_the_package(tmp_path: Path) -> None:

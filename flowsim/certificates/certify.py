@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import html
 import json
 import math
 import os
@@ -90,27 +91,29 @@ class Certificates(Saved, Sequence[Certificate]):
         return frame.drop(columns="details").set_index("name") if len(frame) else frame
 
     def table(self, *, applicable_only: bool = False) -> str:
-        """For the terminal: verdict, name, source, statement, hypothesis and numbers of each theorem."""
-        signs = {"holds": "yes", "violated": "NO", "not resolved": "?"}
+        """For the terminal: verdict, name, source, statement, hypothesis and numbers; first of theorems that apply."""
+        applying, others = self._split()
         parts = [self.title] if self.title else []
-        for row in self.rows:
-            if applicable_only and not row.applies:
-                continue
-            why = row.hypothesis if row.applies else f"not met: {row.hypothesis}"
-            told = [row.statement, why]
-            if row.error is not None:
-                told.append(f"predicted {_short(row.predicted)}, measured {_short(row.measured)}")
-            if row.margin is not None:
-                told[-1] += f", margin {row.margin:.3g}"
-            folded = (textwrap.fill(each, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT) for each in told)
-            parts.append("\n".join([f"{signs.get(row.status, '-'):<{len(_INDENT)}}{row.name}  {row.paper}", *folded]))
+        parts += map(_entry, applying if applicable_only else (*applying, *others))
         return "\n\n".join([*parts, _MARGIN])
 
+    def _split(self) -> tuple[tuple[Certificate, ...], tuple[Certificate, ...]]:
+        """Theorems that apply, and those that do not."""
+        return tuple(row for row in self.rows if row.applies), tuple(row for row in self.rows if not row.applies)
+
     def __str__(self) -> str:
-        return self.table()
+        hidden = len(self._split()[1])
+        note = f"\n{hidden} of {len(self)} theorems do not apply: table() says why" if hidden else ""
+        return self.table(applicable_only=True) + note
 
     def _repr_html_(self) -> str:
-        return str(self.to_dataframe().to_html(float_format=lambda value: f"{value:.4g}"))
+        tables = [
+            Certificates(rows).to_dataframe().to_html(float_format=lambda value: f"{value:.4g}") if rows else ""
+            for rows in self._split()
+        ]
+        summary = f"{len(self._split()[1])} of {len(self)} theorems do not apply"
+        folded = f"<details><summary>{summary}</summary>{tables[1]}</details>" if tables[1] else ""
+        return f"<div><strong>{html.escape(self.title)}</strong>{tables[0]}{folded}</div>"
 
     def __repr__(self) -> str:
         count = {status: sum(row.status == status for row in self.rows) for status in _VERDICTS}
@@ -235,6 +238,18 @@ def _choose(theorems: str | Sequence[str] | None) -> list[str]:
             raise ValueError(f"`theorems` must name theorems or papers; received {each!r}{meant}")
         chosen += [name for name in found if name not in chosen]
     return chosen
+
+
+def _entry(row: Certificate) -> str:
+    """One theorem, for the terminal."""
+    signs = {"holds": "yes", "violated": "NO", "not resolved": "?"}
+    told = [row.statement, row.hypothesis if row.applies else f"not met: {row.hypothesis}"]
+    if row.error is not None:
+        told.append(f"predicted {_short(row.predicted)}, measured {_short(row.measured)}")
+    if row.margin is not None:
+        told[-1] += f", margin {row.margin:.3g}"
+    folded = (textwrap.fill(each, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT) for each in told)
+    return "\n".join([f"{signs.get(row.status, '-'):<{len(_INDENT)}}{row.name}  {row.paper}", *folded])
 
 
 def _short(value: float | str | None) -> str:

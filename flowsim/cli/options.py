@@ -104,7 +104,7 @@ def _split(given: tuple[str, ...]) -> list[str]:
 
 
 def _separator(given: str | None) -> str | None:
-    return {"tab": "\t", "\\t": "\t"}.get(given, given) if given is not None else None
+    return {"tab": "\t", "\\t": "\t", "space": " "}.get(given, given) if given is not None else None
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,11 @@ def data_options(command: F) -> Callable[..., Any]:
         click.option(
             "--columns", multiple=True, metavar="A,B,...", help='Only these features; "A,B" names one with a comma.'
         ),
-        click.option("--sep", metavar="TEXT", help="Between the columns of a text file; tab.  [default: found out]"),
+        click.option(
+            "--sep",
+            metavar="TEXT",
+            help="Between the columns of a text file: a character, tab or space.  [default: detected]",
+        ),
         click.option("--raw", is_flag=True, help="Take columns as they are instead of standardising them."),
         click.option(
             "--target",

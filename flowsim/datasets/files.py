@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.datasets.plain_text import read_plain
+from flowsim.datasets.text_file import read_text, separator
 from flowsim.errors import MissingFileError
 from flowsim.extras import need
 from flowsim.hints import hinting
@@ -23,11 +24,7 @@ from flowsim.problem.problems import Array
 if TYPE_CHECKING:
     import pandas
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
-#: Separators of text files, in order of preference.
-_SEPARATORS = (",", ";", "\t", "|")
-#: Bytes of a text file that are read to detect its separator.
-_SNIFFED = 65_536
+SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".parquet", ".npz")
 _REMEDIES = ("leave it out with `drop`", "leave such rows out with `dropna`")
 
 
@@ -49,8 +46,8 @@ def read_table(
     Parameters
     ----------
     path : str or Path
-        ``.csv``, ``.tsv`` or ``.parquet`` with one named numeric column per feature and one for the target; ``.npz``
-        with arrays ``X`` (n, d), ``y`` (n,) and optionally ``feature_names`` (d,).
+        ``.csv``, ``.tsv``, ``.txt``, ``.dat`` or ``.parquet`` with one named numeric column per feature and one for
+        the target; ``.npz`` with arrays ``X`` (n, d), ``y`` (n,) and optionally ``feature_names`` (d,).
     target : str or sequence of str, optional
         Name of the target column (of the array in an NPZ file; default ``y`` there). Several names, in a list or
         separated by commas, make several targets, y of shape (n, m).
@@ -58,8 +55,8 @@ def read_table(
         Do not standardise. Otherwise X is standardised, ``(X**2).mean(0) == 1``, and y is centred; means and scales
         are kept (:meth:`flowsim.Regression.unscale`).
     sep : str, optional
-        Separator of the columns of a text file. Default: detected in its first lines, of ``, ; tab |``; where
-        it is not a comma, numbers may be written with a decimal comma.
+        The character that separates the columns of a text file; a space stands for any white space. Default: detected
+        in its first lines, of ``, ; tab |`` and space. Where it is not a comma, numbers may have a decimal comma.
     columns : sequence of str, optional
         Only these features.
     drop : sequence of str
@@ -85,6 +82,8 @@ def read_table(
         raise ValueError(f"`path` must end in {', '.join(SUFFIXES)}; received {path.name!r}.")
     if not path.is_file():
         raise MissingFileError(f"`path` must be a file; there is none at {path}.")
+    if sep is not None and (not isinstance(sep, str) or len(sep) != 1 or sep.isalnum() or sep in "\"'\r\n"):
+        raise ValueError(f"`sep` must be one character, such as ';', a tab or a space; received {sep!r}.")
     wanted = [target] if isinstance(target, str) else list(target or ())
     if path.suffix.lower() == ".npz":
         if sep is not None or index is not None or dropna or columns is not None or len(drop):
@@ -162,7 +161,7 @@ def _read_plain(path: Path, sep: str | None) -> tuple[list[str], Array] | None:
     """Names and values, as :func:`read_plain`; None also where errors are to be told."""
     if path.suffix.lower() != ".parquet":
         with contextlib.suppress(OSError, ValueError, csv.Error):
-            return read_plain(path, sep or _separator(path))
+            return read_plain(path, sep or separator(path))
     return None
 
 
@@ -172,23 +171,9 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
     if path.suffix.lower() == ".parquet":
         need("pyarrow", f"reading {path.name}")
     try:
-        if path.suffix.lower() == ".parquet":
-            frame = pandas.read_parquet(path)
-        else:
-            found = sep or _separator(path)
-            how: Any = {"sep": found, "skipinitialspace": True, "low_memory": False}  # many columns at once
-            frame = pandas.read_csv(path, **how)
-            if found != ",":
-                with_comma = pandas.read_csv(path, decimal=",", **how)
-                # The first, where they have equally many columns of numbers.
-                frame = max(frame, with_comma, key=lambda each: sum(dtype.kind in "fiub" for dtype in each.dtypes))
-            if not frame.index.equals(pandas.RangeIndex(len(frame))):
-                _check_row_names(frame.index)
-                warnings.warn(
-                    f"{path.name}: rows have one field more than the first line; the first, which names the rows, is "
-                    "left out.",
-                    stacklevel=4,
-                )
+        frame = pandas.read_parquet(path) if path.suffix.lower() == ".parquet" else read_text(path, sep)
+    except UnicodeDecodeError:
+        raise ValueError(f"`path` {path.name} cannot be read: it is not text in UTF-8; save it as such.") from None
     except Exception as error:  # pandas and pyarrow raise many types on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"`path` {path.name} cannot be read: {reason}") from None
@@ -197,28 +182,6 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
     if len(repeated):
         raise ValueError(f"`path` {path.name} has two columns named {repeated[0]!r}.")
     return frame
-
-
-def _check_row_names(index: pandas.Index) -> None:
-    """Require that row names of pandas are as R writes them, texts or 1, 2, ...; else the first line lacks a name."""
-    values = index.to_numpy()
-    counts = values.dtype.kind in "iu" and bool((np.diff(values) == 1).all())
-    if index.nlevels > 1 or not (counts or values.dtype.kind == "O"):
-        raise ValueError("it has rows with more fields than its first line has names")
-
-
-def _separator(path: Path) -> str:
-    """The separator that splits the header and the next lines into equally many fields, as many as possible."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    with path.open(encoding="utf-8", errors="replace", newline="") as stream:
-        lines = [line for line in stream.read(_SNIFFED).splitlines() if line.strip()][:20]
-    best, most = ",", 1
-    for each in _SEPARATORS:
-        parts = {len(row) for row in csv.reader(lines[:-1] or lines, delimiter=each)}
-        if len(parts) == 1 and (count := parts.pop()) > most:
-            best, most = each, count
-    return best
 
 
 def _choose(
@@ -293,7 +256,9 @@ def _read_columns(
 
 def _headless(names: Sequence[str]) -> str:
     """A hint if the first line does not look like names: one text, or numbers."""
-    if len(names) > 1 and not all(name.replace(".", "", 1).lstrip("+-").isdigit() for name in names):
+    if len(names) == 1:
+        return " It has one column only: `sep` can say what separates several."
+    if not all(name.replace(".", "", 1).lstrip("+-").isdigit() for name in names):
         return ""
     return " The first line of the file must name its columns."
 

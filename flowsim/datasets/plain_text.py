@@ -26,7 +26,7 @@ def read_plain(path: Path, sep: str) -> tuple[list[str], Array] | None:
         others = rows.translate(None, f"{_PLAIN}{sep}\n".encode())
         if others or not rows or b"\n\n" in b"\n" + rows or len(set(names)) < len(names):
             return None
-        if any(name != name.strip() or '"' in name or name.startswith(("Unnamed: ", "\ufeff")) for name in names):
+        if any(name != name.strip() or '"' in name or name.startswith(("Unnamed: ", "\ufeff", "# ")) for name in names):
             return None
         values = np.loadtxt(io.BytesIO(rows), delimiter=sep, comments=None, ndmin=2, encoding="ascii")
     except ValueError:  # an encoding other than UTF-8, an empty field, lines of several lengths

@@ -93,9 +93,12 @@ def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REME
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         held = "no value" if np.isnan(values[bad[0]]) else str(values[bad[0]])
+        remedy = remedies[0] if len(bad) == len(values) else f"{remedies[1]}, or fill them"
+        if held != "no value":
+            remedy = "correct it"
         raise ValueError(
             f"{what}: column {name!r} must be finite; row {bad[0]} holds {held} "
-            f"({len(bad)} of {len(values)} rows do): {remedies[1]}, or fill them."
+            f"({len(bad)} of {len(values)} rows do): {remedy}."
         )
     return values.astype(float)
 

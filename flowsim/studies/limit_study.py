@@ -31,6 +31,8 @@ Alpha = float | str | Decimal | Fraction
 
 #: Duration of the run relative to the last jump.
 _OVERTIME = 0.5
+#: Relative distance of ln(alpha) below which two scales are the same.
+_SAME = 1e-12
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def limit_study(
     Raises
     ------
     ValueError
-        For an empty list, an alpha of 1 or more, or a problem without jumps.
+        For an empty list, an alpha of 1 or more or given twice, or a problem without jumps.
     IntegrationError
         If a flow cannot be continued; the message names its alpha.
     """
@@ -190,9 +192,11 @@ def limit_study(
         raise ValueError(str(error).replace("`alpha`", "`alphas`", 1)) from None
     if not scales:
         raise ValueError("`alphas` must hold at least one scale; received none.")
-    for scale in scales:
+    for number, scale in enumerate(scales):
         if not scale.log < 0:
             raise ValueError(f"`alphas` must lie below 1; received {scale}.")
+        if any(math.isclose(scale.log, other.log, rel_tol=_SAME) for other in scales[:number]):
+            raise ValueError(f"`alphas` must differ; received {scale} twice.")
     path = saddle_to_saddle(net, problem, start)
     if not len(path.jump_times):
         raise ValueError("`problem` must have at least one jump; its limit process never leaves the start.")

@@ -175,15 +175,20 @@ def test_nan_never_holds_and_a_failed_measurement_is_neither() -> None:
 
 
 def test_rows_come_as_table_json_and_dataframe(wide: fs.Regression, tmp_path: object) -> None:
-    rows = fs.certify(UV, wide, theorems=["jump-times", "balancing"])
+    rows = fs.certify(UV, wide, theorems=["balancing", "jump-times"])
     frame = rows.to_dataframe()
-    assert list(frame.index) == ["balancing", "jump-times"] or list(frame.index) == ["jump-times", "balancing"]
+    assert list(frame.index) == ["balancing", "jump-times"]
     assert bool(frame.loc["jump-times", "holds"])
     plain = json.loads(rows.to_json())
     assert plain["holds"] is True
     assert {row["name"] for row in plain["certificates"]} == {"jump-times", "balancing"}
-    assert "jump-times" in str(rows) and "not met" in str(rows)
-    assert "<table" in rows._repr_html_()
+    # What does not apply comes last, and folded.
+    assert rows.table().index("jump-times") < rows.table().index("balancing  ") < rows.table().index("not met")
+    assert "jump-times" in str(rows) and "balancing  " not in str(rows)
+    assert str(rows).endswith("\n1 of 2 theorems do not apply: table() says why")
+    assert "do not apply" not in str(rows[1:])
+    html = rows._repr_html_()
+    assert html.index("jump-times") < html.index("<summary>1 of 2 theorems do not apply</summary>")
 
 
 def test_arguments_are_checked(wide: fs.Regression) -> None:

@@ -101,11 +101,19 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
         ("t.csv", b"", "cannot be read"),
         ("t.parquet", b"PAR1 not really", "cannot be read"),
         ("t.npz", b"PK\x03\x04 broken", "t.npz"),
-        ("t.txt", b"a b", "must end in"),
+        ("t.xls", b"a b", "must end in"),
+        ("t.csv", "größe,y\n1,2\n".encode("latin-1"), "it is not text in UTF-8"),
+        ("t.csv", b"a:y\n1:2\n3:4\n", "one of 'a:y'; received 'y'. It has one column only: `sep`"),
+        ("t.csv", b"a,y,y\n1,2,3\n3,4,5\n", "it has two columns named 'y'; rename one"),
+        ("t.csv", b"a,b,y\n1,,2\n3,,4\n", "'b' must be finite; .* (2 of 2 rows do): leave it out with `drop`"),
+        ("t.csv", b"a,b,y\n1,inf,2\n3,4,4\n", "row 0 holds inf (1 of 2 rows do): correct it"),
     ]:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
             fs.datasets.read_table(tmp_path / name, "y")
+    for sep in ("", "::", "1", 3):
+        with pytest.raises(ValueError, match="`sep` must be one character"):
+            fs.datasets.read_table(tmp_path / "t.csv", "y", sep=sep)
     with pytest.raises(ValueError, match="there is none at"):
         fs.datasets.read_table(tmp_path / "absent.csv", "y")
     np.savez(tmp_path / "pickled.npz", X=np.array([{}], dtype=object), y=np.ones(1))
@@ -126,6 +134,29 @@ def test_separators_are_found_out(tmp_path: Path, frame: pd.DataFrame, sep: str,
     file = written(tmp_path / "t.csv", frame, sep=sep, decimal=decimal)
     np.testing.assert_allclose(fs.datasets.read_table(file, "goal", raw=True).X, frame[["a", "b"]])
     np.testing.assert_allclose(fs.datasets.read_table(file, "goal", raw=True, sep=sep).X, frame[["a", "b"]])
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("a b y", "{} {} {}"),
+        ("  a   b  y ", " {}   {} {}  "),
+        ('"a" "b" "y"', '"r" {} {} {}'),
+        ("# a b y", "{} {} {}"),
+        ("# a,b,y", "{},{},{}"),
+        ("a , b , y", "{} , {} , {}"),
+        ("a,b,y", "{},{},{},"),
+        ("a,b,y,,", "{},{},{},,"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.filterwarnings("ignore:.*the first, which names the rows")
+def test_layouts_of_numpy_r_and_spreadsheets_are_read(tmp_path: Path, head: str, row: str, encoding: str) -> None:
+    values = [[1.5, 2.0, 3.0], [-1.0, 1e-3, 4.0], [0.0, 2.0, -3.0]]
+    lines = [head, *(row.format(*each) for each in values)]
+    (tmp_path / "t.txt").write_text("\n".join(lines) + "\n", encoding=encoding)
+    problem = fs.datasets.read_table(tmp_path / "t.txt", "y", raw=True)
+    assert np.column_stack([problem.X, problem.y]).tolist() == values and problem.feature_names == ("a", "b")
 
 
 def test_a_separator_may_stand_in_quoted_names(tmp_path: Path, frame: pd.DataFrame) -> None:

@@ -59,6 +59,7 @@ def test_the_study_reports_a_row_for_each_scale() -> None:
         (FOUR, 0.1, "`alphas` must be a sequence of scales; received 0.1"),
         (FOUR, [], "`alphas` must hold at least one scale"),
         (FOUR, [0.1, 1.0], "`alphas` must lie below 1; received 1.0"),
+        (FOUR, [0.1, "1e-3", 0.001], "`alphas` must differ; received 0.001 twice"),
         (FOUR, [-1.0], "`alphas` must be > 0"),
         (fs.Regression(np.eye(2), np.zeros(2)), [0.1], "at least one jump"),
     ],
