@@ -84,7 +84,11 @@ def _read(folder: Path) -> Run:
     certificates = None
     if (folder / CERTIFICATES).is_file():
         certificates = _rows(_json(folder / CERTIFICATES), folder / CERTIFICATES)
-    return Run(folder.resolve().name, load(folder / TRAJECTORY), summary, certificates)
+    trajectory = load(folder / TRAJECTORY)
+    if not isinstance(trajectory, Trajectory):
+        kind = type(trajectory).__name__
+        raise ValueError(f"`RUN_FOLDER`: {folder / TRAJECTORY} must hold a Trajectory; received {kind}.")
+    return Run(folder.resolve().name, trajectory, summary, certificates)
 
 
 def _json(path: Path) -> Any:

@@ -124,12 +124,17 @@ def test_a_dark_screen_and_a_telephone(page: Any, address: str) -> None:
     ink = "return getComputedStyle(document.querySelector('#loss .xtitle')).fill"
     assert page.execute_script(ground) == "rgb(22, 24, 28)" and page.execute_script(ink) == "rgb(232, 232, 232)"
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    screen = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+    screen = {"width": 360, "height": 812, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     opened(page, address)
     wide = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    page.execute_script(
+        "document.querySelectorAll('#jumps td:nth-child(3)').forEach(c => c.innerText = 'x'.repeat(40))"
+    )
+    page.execute_script("document.querySelectorAll('#jumps td:nth-child(5)').forEach(c => c.innerText = 'deactivated')")
+    table = page.execute_script("const t = document.querySelector('#jumps'); return [t.scrollWidth, t.clientWidth]")
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert wide[0] <= wide[1] == 375
+    assert wide[0] <= wide[1] == 360 and table[0] <= table[1]
 
 
 @pytest.mark.slow

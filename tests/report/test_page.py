@@ -185,6 +185,14 @@ def test_a_damaged_run_ends_in_one_line_and_status_2(
     assert not (folder / "report.html").exists()
 
 
+def test_a_path_in_place_of_a_trajectory_is_told(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs / f"at {ALPHAS[0]}", folder)
+    fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [1.0])).save(folder / "trajectory.nc")
+    with pytest.raises(ValueError, match=r"trajectory\.nc must hold a Trajectory; received SaddlePath"):
+        read_runs(folder)
+
+
 def test_a_folder_without_runs_says_what_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must hold summary\.json and trajectory\.nc"):
         write_report(tmp_path)
