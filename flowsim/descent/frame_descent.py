@@ -21,6 +21,7 @@ from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import add_multiple, copy_to
 from flowsim.network import LinearNetwork
+from flowsim.network.compression import lifted
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.frame import factor_frame
@@ -190,8 +191,8 @@ class FrameMachine(SingleRun):
             imbalance = np.exp(2 * shift)[:, None, None] * gram
             log_imbalance = log_abs(gram) + 2 * shift[:, None, None]
             scale = np.exp(shift)[:, None, None]
-            halves = {name: log_abs(half) + shift[:, None, None] for name, half in (("U", U), ("V", V))}
-            weights, logs = self.lifted({"U": scale * U, "V": scale * V}, halves)
+            weights = lifted({"U": scale * U, "V": scale * V}, self.basis)
+            logs = lifted({"U": U, "V": V}, self.basis, {"U": shift, "V": shift})
             # From the value at 0, relative to the terms: of order h^2, as the law of descent is not tracked.
             before = np.exp(2 * (shift[:1] - shift))[:, None, None] * gram[:1]
             sizes = np.maximum((self.record.Z[:count] ** 2).sum(axis=(1, 2)), np.finfo(float).tiny)

@@ -23,7 +23,7 @@ from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import loss_address
 from flowsim.descent.settings import Settings
 from flowsim.network import InitialScale, LinearNetwork
-from flowsim.network.compression import LiftedWeights
+from flowsim.network.compression import lifted
 from flowsim.network.decay import decay_of
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
@@ -98,14 +98,6 @@ class SingleRun:
         """Set the weight decay (1,) of the next steps."""
         self.options = self.options._replace(weight_decay=float(rates[0]))
 
-    def lifted(
-        self, weights: Mapping[str, Array], logs: Mapping[str, Array]
-    ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-        """Weights and their logarithms, lifted to all hidden units of a wide network."""
-        if self.basis is None:
-            return weights, logs
-        return LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
-
     @staticmethod
     def assembled(
         record: Any,
@@ -164,10 +156,13 @@ class LinearMachine(SingleRun):
             size = float(np.linalg.norm(imbalance[0])) if count else 1.0
             balanced = size <= 1e3 * np.finfo(float).eps * terms
             departure = np.linalg.norm(imbalance - law, axis=(1, 2)) / (terms if balanced else size)
-            weights, logs = self.lifted({"U": U, "V": V}, {"U": log_abs(U), "V": log_abs(V)})
             log_imbalance = log_abs(imbalance)
         conserved = imbalance, log_imbalance, np.sign(imbalance)
-        return self.assembled(self.record, weights, logs, conserved, terms, departure, self.options.has_law)
+        weights = {"U": U, "V": V}
+        logs = lifted(weights, self.basis, {})
+        return self.assembled(
+            self.record, lifted(weights, self.basis), logs, conserved, terms, departure, self.options.has_law
+        )
 
 
 def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
+from flowsim.network import InitialScale
 from flowsim.plain_numbers import count
 from flowsim.results import CLOCKS
 from flowsim.solvers import SCIPY_METHODS
@@ -66,6 +67,12 @@ def check_clock(clock: Any) -> None:
     """One of the clocks."""
     if clock not in CLOCKS:
         raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+
+
+def check_accelerated(clock: str, scale: InitialScale) -> None:
+    """A scale below 1 for the accelerated clock."""
+    if clock == "accelerated" and not scale.gamma > 0:
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
 
 
 def check_tolerances(rtol: Any, atol: Any) -> tuple[float, float]:

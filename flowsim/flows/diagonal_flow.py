@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.errors import IntegrationError
 from flowsim.flows.chambers import ChamberCoordinates
+from flowsim.flows.checks import check_accelerated
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
@@ -154,8 +155,7 @@ def _prepare(case: FlowCase, asked: CoordinateOptions, info: dict[str, Any]) -> 
         scheduled = not isinstance(net.weight_decay, float)
         stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
         method = "native" if _is_native(chosen) else stepped
-    if clock == "accelerated" and scale.gamma <= 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
+    check_accelerated(clock, scale)
     return _Prepared(
         chosen,
         method,

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
+from flowsim.flows.checks import check_accelerated
 from flowsim.flows.coordinates import CommonCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
+from flowsim.growth.couplings import ReducedData
 from flowsim.growth.frame import LinearGrowth
-from flowsim.network import InitialScale, LinearNetwork
-from flowsim.network.compression import LiftedWeights
-from flowsim.problem import MatrixSensing, Problem, Regression
+from flowsim.network.compression import lifted
+from flowsim.network.linear_start import LinearCase
+from flowsim.problem import Problem, Regression, matrix_targets
 from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import Trajectory
 from flowsim.solvers import InitialValueProblem
@@ -43,23 +44,15 @@ _LARGEST_EXPONENT = 490
 _SMALL_SYSTEM = 2000
 
 
-def linear_flow(
-    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
-    pretrained: Mapping[str, ArrayLike] | None, options: FlowOptions,
-) -> Trajectory:  # fmt: skip
+def linear_flow(case: LinearCase, options: FlowOptions) -> Trajectory:
     """The flow of a linear network: arguments as in :func:`flowsim.gradient_flow`, checked."""
-    method = options.method
-    if options.clock == "accelerated" and scale.gamma <= 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
-    if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
-        problem = problem.with_target(problem.y[:, None])
-    chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method in ("auto", "native"))
+    method, scale = options.method, case.scale
+    check_accelerated(options.clock, scale)
+    case = case._replace(problem=matrix_targets(case.problem))
+    chosen: Any = FrameCoordinates(case, native=method in ("auto", "native"))
     if method == "auto":
         method = "native" if chosen.resolves(options.rtol) else "Radau"
-    trajectory = run_flow(
-        chosen, problem, options._replace(method=method), acceleration=acceleration(net, scale),
-        info=start_info(net, scale, start) | chosen.info,
-    )  # fmt: skip
+    trajectory = run_flow(chosen, case.problem, options._replace(method=method), **common(case, chosen))
     part = math.exp(-chosen.excess) if method == "native" else chosen.visible_part
     if is_lost(part, options.rtol, _PRODUCTS):
         begin = float(np.abs(trajectory.at(0.0).beta).max())
@@ -68,34 +61,27 @@ def linear_flow(
     return trajectory
 
 
-def start_info(net: LinearNetwork, scale: InitialScale, start: Mapping[str, ArrayLike] | None) -> dict[str, Any]:
-    """Entries of a trajectory's `info` about its start."""
-    return {"network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": start is None}
+def common(case: LinearCase, coordinates: FrameCoordinates) -> dict[str, Any]:
+    """What runs on all clocks tell the driver: the accelerated clock, and entries of a trajectory's `info`."""
+    net, scale = case.net, case.scale
+    start = {"network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": case.start is None}
+    return {"acceleration": acceleration(net, scale), "info": start | coordinates.info}
 
 
 class FrameCoordinates(CommonCoordinates):
-    """U and V in a graded frame (native), or themselves (SciPy's methods).
-
-    Parameters
-    ----------
-    start, pretrained : mapping or None
-        The flow starts at ``pretrained + alpha * start``.
-    """
+    """U and V in a graded frame (native), or themselves (SciPy's methods)."""
 
     name = "frame"
     invariants = ("U^T U - V^T V",)
 
-    def __init__(
-        self, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
-        pretrained: Mapping[str, ArrayLike] | None = None, *, native: bool = True,
-    ) -> None:  # fmt: skip
-        self.problem, self.scale, self.native = problem, scale, native
-        _check_range(problem)
-        self.growth = LinearGrowth.of(net, problem, scale, start, pretrained)
+    def __init__(self, case: LinearCase, *, native: bool = True, data: ReducedData | None = None) -> None:
+        self.problem, self.scale, self.native = case.problem, case.scale, native
+        _check_range(case.problem)
+        self.growth = LinearGrowth.of(case, data)
         if not native and self.growth.start.scale < _SMALLEST_PLAIN_LOG:
             raise IntegrationError(
-                f"`alpha` = {scale} puts products of weights below the range of floats that SciPy's methods need; use "
-                "method='native'."
+                f"`alpha` = {case.scale} puts products of weights below the range of floats that SciPy's methods need; "
+                "use method='native'."
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,11 +103,8 @@ class FrameCoordinates(CommonCoordinates):
             "frame": "paired" if self.growth.start.is_paired else "plain",
         }
 
-    def integrate(
-        self, t_end: float, *, rtol: float, max_steps: int, progress: Callable[[float], None] | None = None,
-        done: Callable[[FrameSolution], bool] | None = None,
-    ) -> FrameSolution:  # fmt: skip
-        """Integrate natively over [0, t_end]."""
+    def integrate(self, t_end: float, *, rtol: float, max_steps: int, **calls: Any) -> FrameSolution:
+        """Integrate natively over [0, t_end]; `progress` and `done` are called as the steps are taken."""
         parts: list[FrameSolution] = []
         tol = rtol * math.exp(-self.excess)
         # On systems this small more threads only cost time, up to sixty times as much on a busy machine.
@@ -129,9 +112,7 @@ class FrameCoordinates(CommonCoordinates):
             for flow, end in self.growth.pieces(t_end):
                 frame, since = (parts[-1].steps[-1].end, float(parts[-1].t[-1])) if parts else (self.growth.start, 0.0)
                 left = max_steps - sum(len(part.steps) for part in parts)
-                part = integrate_frame(
-                    flow, frame, end, since=since, tol=tol, max_steps=left, progress=progress, done=done
-                )
+                part = integrate_frame(flow, frame, end, since=since, tol=tol, max_steps=left, **calls)
                 parts.append(part)
                 if part.t[-1] < end:
                     break
@@ -282,12 +263,13 @@ class LinearObserved:
 
     @cached_property
     def weights(self) -> Mapping[str, Array]:
-        return self._lifted(_Weights(self._growth, self._t, self._states, np.arange(len(self._t)), plain=False))
+        weights = _Weights(self._growth, self._t, self._states, np.arange(len(self._t)), plain=False)
+        return lifted(weights, self._growth.compression.basis)
 
     @cached_property
     def log_abs_weights(self) -> Mapping[str, Array]:
         plain = _Weights(self._growth, self._t, self._states, np.arange(len(self._t)), plain=True)
-        return _Logarithms(self._lifted(plain), self._growth.log_units(self._t, self._states))
+        return lifted(plain, self._growth.compression.basis, self._growth.log_units(self._t, self._states))
 
     @cached_property
     def _imbalance(self) -> tuple[Array, Array]:
@@ -303,10 +285,6 @@ class LinearObserved:
     def log_imbalance(self) -> Array:
         matrix, unit = self._imbalance
         return log_abs(matrix) + unit[:, None, None]
-
-    def _lifted(self, weights: _Weights) -> Mapping[str, Array]:
-        basis = self._growth.compression.basis
-        return weights if basis is None else LiftedWeights(weights, basis)
 
 
 class _Weights(Mapping[str, Array]):
@@ -337,27 +315,3 @@ class _Weights(Mapping[str, Array]):
 
     def select(self, index: Any) -> _Weights:
         return _Weights(self._growth, self._t, self._states, self._index[index], self._plain)
-
-
-class _Logarithms(Mapping[str, Array]):
-    """``ln |weight|`` of weights in units with the given logarithms."""
-
-    def __init__(self, plain: Mapping[str, Array], units: Mapping[str, Array]) -> None:
-        self._plain, self._units = plain, units
-
-    def __getitem__(self, name: str) -> Array:
-        return log_abs(self._plain[name]) + np.asarray(self._units[name])[..., None, None]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._plain)
-
-    def __len__(self) -> int:
-        return len(self._plain)
-
-    @property
-    def stored(self) -> _Logarithms:
-        return _Logarithms(getattr(self._plain, "stored", self._plain), self._units)
-
-    def select(self, index: Any) -> _Logarithms:
-        units = {name: unit[index] for name, unit in self._units.items()}
-        return _Logarithms(self._plain.select(index), units)  # type: ignore[attr-defined]

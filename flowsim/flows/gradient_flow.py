@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import cast
 
 from numpy.typing import ArrayLike
 
@@ -16,6 +15,7 @@ from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, resolve_alpha
+from flowsim.network.linear_start import LinearCase
 from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
@@ -193,4 +193,4 @@ def _flow(
         raise ValueError("`start` can be a state for a DiagonalNetwork only.")
     from flowsim.flows.loss_frames import linear_flow_on
 
-    return linear_flow_on(net, problem, scale, cast("Mapping[str, ArrayLike] | None", start), pretrained, options)
+    return linear_flow_on(LinearCase(net, problem, scale, start, pretrained), options)

@@ -9,26 +9,25 @@ Time is computed from the run, ``t = int exp(ln(1/L)) d sigma``, until it overfl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.flows.flow_options import FlowOptions
-from flowsim.flows.frames import FINEST, HARMLESS, FrameCoordinates, linear_flow, start_info
+from flowsim.flows.frames import FINEST, HARMLESS, FrameCoordinates, common, linear_flow
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
 from flowsim.flows.loss_growth import LAST_TIME
 from flowsim.growth.couplings import LogarithmOfLoss, reduce_data
-from flowsim.growth.frame import LinearGrowth
-from flowsim.network import InitialScale, LinearNetwork
-from flowsim.problem import Problem
+from flowsim.network import LinearNetwork
+from flowsim.network.linear_start import LinearCase
+from flowsim.problem import Problem, matrix_targets
 from flowsim.problem.cancellation import CANCELS
 from flowsim.results import Trajectory
 from flowsim.solvers.frames import FrameSolution
-from flowsim.symbolic.clock import acceleration
 
 Places = NDArray[np.intp]
 
@@ -45,10 +44,7 @@ _RESOLVED = 1e15
 _ROUNDING = 1e-9
 
 
-def linear_flow_on(
-    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
-    pretrained: Mapping[str, ArrayLike] | None, options: FlowOptions,
-) -> Trajectory:  # fmt: skip
+def linear_flow_on(case: LinearCase, options: FlowOptions) -> Trajectory:
     """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
 
     Raises ValueError for a loss that does not tend to 0, data that no matrix separates, or none of the network's
@@ -56,25 +52,22 @@ def linear_flow_on(
     Raises IntegrationError with the trajectory so far; also where the network is too narrow to separate the data.
     """
     if options.clock != "log_loss":
-        return linear_flow(net, problem, scale, start, pretrained, options)
-    require_decreasing(net, problem)
+        return linear_flow(case, options)
+    require_decreasing(case.net, case.problem)
     if options.t_end > _RESOLVED:
         raise ValueError(
             f"`t_end` must be at most {_RESOLVED:g} on the clock 'log_loss', beyond which floats do not resolve the "
             f"differences between margins; received {options.t_end:g}."
         )
-    if problem.y.ndim == 1:
-        problem = problem.with_target(problem.y[:, None])
-    _require_width(net, problem)
+    case = case._replace(problem=matrix_targets(case.problem))
+    _require_width(case.net, case.problem)
     if options.method not in ("auto", "native"):
         raise ValueError(f"`method` must be 'auto' or 'native' on the clock 'log_loss'; received {options.method!r}.")
-    coordinates: Any = FrameLossClock(net, problem, scale, start, pretrained)
+    coordinates: Any = FrameLossClock(case)
     if coordinates.excess > max(math.log(options.rtol / FINEST), HARMLESS):
-        raise ValueError(f"`alpha` must be smaller on the clock 'log_loss': at {scale} {CANCELS}.")
-    return run_on_loss_clock(
-        coordinates, problem, options._replace(method="native"), acceleration=acceleration(net, scale),
-        info=start_info(net, scale, start) | coordinates.info,
-    )  # fmt: skip
+        raise ValueError(f"`alpha` must be smaller on the clock 'log_loss': at {case.scale} {CANCELS}.")
+    options = options._replace(method="native")
+    return run_on_loss_clock(coordinates, case.problem, options, **common(case, coordinates))
 
 
 def _require_width(net: LinearNetwork, problem: Problem) -> None:
@@ -95,15 +88,10 @@ def _require_width(net: LinearNetwork, problem: Problem) -> None:
 class FrameLossClock(FrameCoordinates):
     """The frame over sigma."""
 
-    def __init__(
-        self, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
-        pretrained: Mapping[str, ArrayLike] | None = None,
-    ) -> None:  # fmt: skip
-        self.problem, self.scale, self.native = problem, scale, True
+    def __init__(self, case: LinearCase) -> None:
+        super().__init__(case, data=reduce_data(case.net, case.problem, of_logarithm=True))
         #: reason why a run ended whose loss does not tend to 0
         self.verdict: str | None = None
-        data = reduce_data(net, problem, of_logarithm=True)
-        self.growth = LinearGrowth.of(net, problem, scale, start, pretrained, data)
 
     @property
     def first(self) -> float:
@@ -117,15 +105,11 @@ class FrameLossClock(FrameCoordinates):
         assert isinstance(coupling, LogarithmOfLoss)
         return coupling.log_loss(self.growth.reduced_beta(self._states(y)))
 
-    def integrate(
-        self, t_end: float, *, rtol: float, max_steps: int, done: Callable[[FrameSolution], bool] | None = None,
-        **more: Any,
-    ) -> FrameSolution:  # fmt: skip
+    def integrate(self, t_end: float, *, rtol: float, max_steps: int, **calls: Any) -> FrameSolution:
         """Integrate over [0, t_end] in sigma, or until the loss is found to stall above 0."""
         self.verdict = None
-        return super().integrate(
-            t_end, rtol=max(_SHARE * rtol, _FINEST), max_steps=max_steps, done=_Stalling(self, max_steps, done), **more
-        )
+        calls["done"] = _Stalling(self, max_steps, calls.get("done"))
+        return super().integrate(t_end, rtol=max(_SHARE * rtol, _FINEST), max_steps=max_steps, **calls)
 
     def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Places, Array, Any], Array]:
         """The map (step, position, state) to time, infinite on overflow."""

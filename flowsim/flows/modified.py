@@ -25,14 +25,14 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, log_abs, signed_exp
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
-from flowsim.flows.checks import check_times, check_tolerances, positive
+from flowsim.flows.checks import check_accelerated, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import SAFETY, CommonCoordinates, Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
-from flowsim.network.compression import LiftedWeights
+from flowsim.network.compression import lifted
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem, matrix_targets, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
@@ -153,8 +153,7 @@ def modified_flow(
     problem = matrix_targets(problem) if isinstance(net, LinearNetwork) else single_target(problem)
     rule = StepRule(check_step(step), float(momentum), bool(nesterov))
     scale = InitialScale.parse(alpha)
-    if clock == "accelerated" and not scale.gamma > 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
+    check_accelerated(clock, scale)
     coordinates: ModifiedGrowth | ModifiedWeights | ModifiedLinear
     if isinstance(net, LinearNetwork):
         coordinates = ModifiedLinear(net, problem, LinearStart(net, problem, scale, start, False), rule)
@@ -373,8 +372,6 @@ class ModifiedLinear(CommonCoordinates):
     def observe(self, t: Array, y: Array) -> Observed:
         U, V = self._split(y)
         imbalance = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
-        weights: Mapping[str, Array] = {"U": U, "V": V}
-        logs: Mapping[str, Array] = {"U": log_abs(U), "V": log_abs(V)}
-        if self.basis is not None:
-            weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
-        return Observed(weights, logs, imbalance, log_abs(imbalance))
+        weights = {"U": U, "V": V}
+        logs = lifted(weights, self.basis, {})
+        return Observed(lifted(weights, self.basis), logs, imbalance, log_abs(imbalance))

@@ -18,15 +18,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, gauss_points
 from flowsim.growth.couplings import ReducedData, Transposed, reduce_data
-from flowsim.network import InitialScale, LinearNetwork, Logs
+from flowsim.network import Logs
 from flowsim.network.compression import Compression, compress
 from flowsim.network.decay import Decay, DecaySchedule, integrals, rates
-from flowsim.network.linear_start import compressed_start, linear_start
-from flowsim.problem import Problem
+from flowsim.network.linear_start import LinearCase, compressed_start, linear_start
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
 
 #: Bounds on the part of a start that its frame omits: above the frame's own rounding, below the start's rounding.
@@ -96,21 +94,13 @@ class LinearGrowth:
     lost: float = 0.0
 
     @classmethod
-    def of(
-        cls,
-        net: LinearNetwork,
-        problem: Problem,
-        scale: InitialScale,
-        start: Mapping[str, ArrayLike] | None,
-        pretrained: Mapping[str, ArrayLike] | None = None,
-        data: ReducedData | None = None,
-    ) -> LinearGrowth:
-        """At the start ``pretrained + alpha * start``; `data` if they were reduced already.
+    def of(cls, case: LinearCase, data: ReducedData | None = None) -> LinearGrowth:
+        """At the start of the case; `data` if they were reduced already.
 
         Raises ValueError for a start of the wrong shape, one that is not finite, or one that never moves.
         """
-        data = reduce_data(net, problem) if data is None else data
-        compression, parts = start_parts(net, problem, scale, start, pretrained)
+        data = reduce_data(case.net, case.problem) if data is None else data
+        compression, parts = start_parts(case)
         reduced = [(*data.inside(U), V, log) for U, V, log in parts]
         stacked = np.concatenate([block for inside, _, V, _ in reduced for block in (inside, V)])
         if not stacked.any():
@@ -118,7 +108,7 @@ class LinearGrowth:
                 "`start` must not have V = 0 and U outside the row space of X: that is a saddle a flow never leaves."
             )
         hidden = _row_space(stacked)
-        rank, m = data.rank, problem.n_targets
+        rank, m = data.rank, case.problem.n_targets
         exchanged = rank < m
         coupling: Any = Transposed(data.coupling) if exchanged else data.coupling
         sides = (data.damping_v, data.damping_u) if exchanged else (data.damping_u, data.damping_v)
@@ -324,16 +314,11 @@ def _row_space(rows: Array) -> Array:
     return np.ascontiguousarray(basis[:, : int(np.sum(kept))])
 
 
-def start_parts(
-    net: LinearNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    start: Mapping[str, ArrayLike] | None,
-    pretrained: Mapping[str, ArrayLike] | None,
-) -> tuple[Compression, list[tuple[Array, Array, float]]]:
+def start_parts(case: LinearCase) -> tuple[Compression, list[tuple[Array, Array, float]]]:
     """The start in one compressed basis, the largest part first."""
+    net, problem, scale, start, pretrained = case
     if pretrained is None and isinstance(start, Mapping) and any(isinstance(part, Logs) for part in start.values()):
-        return _parts_of_logs(net, problem, scale, start)
+        return _parts_of_logs(case, start)
     if pretrained is None:
         compression = compressed_start(net, problem, start)
         return compression, [(compression.A, compression.B, scale.log)]
@@ -354,16 +339,14 @@ def start_parts(
     return joint, parts if scale.log <= 0 else parts[::-1]
 
 
-def _parts_of_logs(
-    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, Any]
-) -> tuple[Compression, list[tuple[Array, Array, float]]]:
+def _parts_of_logs(case: LinearCase, start: Mapping[str, Any]) -> tuple[Compression, list[tuple[Array, Array, float]]]:
     """U and V, each in units of its largest entry.
 
     A factor far below the other matters to the other's rounding only: it is of that size at once, since U' = G V.
     """
+    net, problem, scale = case[:3]
     shapes = {"U": (problem.d, net.width), "V": (problem.n_targets, net.width)}
-    units = {}
-    plain = dict(start)
+    units, plain = {}, dict(start)
     for name, part in start.items():
         if isinstance(part, Logs) and name in shapes:
             plain[name], units[name] = _in_own_unit(name, part, shapes[name])

@@ -18,7 +18,7 @@ from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import EscapeError, polished, relax
 from flowsim.limits.linear_process import BlockProcess
 from flowsim.network import InitialScale, LinearNetwork
-from flowsim.network.linear_start import compressed_start
+from flowsim.network.linear_start import LinearCase, compressed_start
 from flowsim.problem import Problem
 
 Weights = Mapping[str, ArrayLike]
@@ -60,7 +60,7 @@ def pretrained_process(
     Raises ValueError if the data decouple exactly and the pretrained weights do not couple them, if they relax to a
     point of smaller rank that is unstable, or if the start is not in general position.
     """
-    _, parts = start_parts(net, problem, _VANISHING, start, pretrained)
+    _, parts = start_parts(LinearCase(net, problem, _VANISHING, start, pretrained))
     large, small = (
         np.concatenate([_unit(directions.T @ U), _unit(V)]) if k else np.concatenate([directions.T @ U, V])
         for k, (U, V, _) in enumerate(parts)

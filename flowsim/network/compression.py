@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.solvers.threads import one_blas_thread
 
 #: Condition number of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to
@@ -99,34 +99,49 @@ def _unchanged(U: Array, V: Array, size: Array) -> None:
         )
 
 
+def lifted(
+    compressed: Mapping[str, Array],
+    basis: Callable[[], Array] | None,
+    log_units: Mapping[str, Array | float] | None = None,
+) -> Mapping[str, Array]:
+    """Weights of all hidden units from those in a compressed basis, if any.
+
+    With `log_units`, (...) for each name or 0, the logarithms of their moduli: `compressed` are in these units.
+    """
+    return compressed if basis is None and log_units is None else LiftedWeights(compressed, basis, log_units)
+
+
 class LiftedWeights(Mapping[str, Array]):
-    """U (..., D, h) and V (..., m, h), lifted from the compressed basis on access.
+    """U (..., D, h) and V (..., m, h), or their logarithms, computed on access; made by :func:`lifted`.
 
     Attributes
     ----------
     compressed : mapping
         U (..., D, k) and V (..., m, k).
-    basis : array (h, k)
-        Q: orthonormal columns (zero columns where the start's rows are dependent).
     """
 
     def __init__(
-        self, compressed: Mapping[str, Array], basis: Callable[[], Array], after: Callable[[Array], Array] | None = None
+        self,
+        compressed: Mapping[str, Array],
+        basis: Callable[[], Array] | None,
+        log_units: Mapping[str, Array | float] | None = None,
     ) -> None:
-        self.compressed = compressed
-        self._basis = basis
-        self._after = after
+        self.compressed, self._basis, self._log_units = compressed, basis, log_units
 
     @property
     def basis(self) -> Array:
-        return self._basis()
+        """Q (h, k): orthonormal columns (zero columns where the start's rows are dependent)."""
+        return np.eye(self.compressed["U"].shape[-1]) if self._basis is None else self._basis()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LiftedWeights, (dict(self.compressed), partial(np.asarray, self._basis()), self._after)
+        basis = None if self._basis is None else partial(np.asarray, self._basis())
+        return LiftedWeights, (dict(self.compressed), basis, self._log_units)
 
     def __getitem__(self, name: str) -> Array:
-        lifted = self.compressed[name] @ self._basis().T
-        return lifted if self._after is None else self._after(lifted)
+        whole = self.compressed[name] if self._basis is None else self.compressed[name] @ self._basis().T
+        if self._log_units is None:
+            return whole
+        return log_abs(whole) + np.asarray(self._log_units.get(name, 0.0))[..., None, None]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.compressed)
@@ -136,13 +151,13 @@ class LiftedWeights(Mapping[str, Array]):
 
     @property
     def stored(self) -> Mapping[str, Array]:
-        """The compressed arrays, for files: the full ones may not fit into memory."""
-        if self._after is None:
-            return self.compressed
-        return {name: self._after(self.compressed[name]) for name in self.compressed}
+        """The same in the compressed basis, for files: the full arrays may not fit into memory."""
+        return lifted(self.compressed, None, self._log_units)
 
     def select(self, index: Any) -> LiftedWeights:
         """A selection of times, without lifting."""
-        inner = self.compressed
+        inner, units = self.compressed, self._log_units
         chosen = inner.select(index) if hasattr(inner, "select") else {key: inner[key][index] for key in inner}
-        return LiftedWeights(chosen, self._basis, self._after)
+        return LiftedWeights(
+            chosen, self._basis, units and {name: np.asarray(unit)[index] for name, unit in units.items()}
+        )

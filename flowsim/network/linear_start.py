@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,23 @@ from flowsim.hints import hinting
 from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.networks import LinearNetwork
+from flowsim.network.scale import InitialScale
 
 if TYPE_CHECKING:
     from flowsim.problem import Problem
 
 Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
 KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")
+
+
+class LinearCase(NamedTuple):
+    """What is integrated, and from where: the weights ``pretrained + alpha * start``."""
+
+    net: LinearNetwork
+    problem: Problem
+    scale: InitialScale
+    start: Mapping[str, Any] | None
+    pretrained: Mapping[str, Any] | None = None
 
 
 @hinting

@@ -73,6 +73,17 @@ def test_descent_with_small_steps_follows_the_flow_far_below_floats() -> None:
     assert np.isfinite(traj.log_abs_weights["U"]).all()
 
 
+def test_logarithms_of_wide_weights_far_below_floats_are_those_of_the_start() -> None:
+    rng = np.random.default_rng(2)
+    problem = fs.Regression(rng.standard_normal((8, 3)), rng.standard_normal((8, 2)))
+    start = {"U": rng.standard_normal((3, 20)), "V": rng.standard_normal((2, 20))}
+    traj = fs.gradient_descent(fs.LinearNetwork(20), problem, 0.1, 3, alpha="1e-1000", start=start)
+    for name, values in start.items():
+        logs = np.log(np.abs(values)) - 1000 * np.log(10)
+        np.testing.assert_allclose(traj.log_abs_weights[name][0], logs, rtol=1e-14)
+        assert np.isfinite(traj.log_abs_weights[name]).all()
+
+
 def test_other_losses_and_measurements_descend_along_their_flows_far_below_floats() -> None:
     rng = np.random.default_rng(3)
     X, labels = rng.standard_normal((30, 4)), np.sign(rng.standard_normal((30, 2)))

@@ -11,6 +11,7 @@ from scipy.linalg import expm
 import flowsim as fs
 from flowsim.flows.frames import FrameCoordinates
 from flowsim.network import InitialScale
+from flowsim.network.linear_start import LinearCase
 from tests.flows.linear_oracle import taylor_flow
 
 #: Digits that scales ask for: what is learned second hides behind the first in the digits of the weights.
@@ -195,7 +196,8 @@ def test_data_whose_squared_gradients_are_no_floats_are_refused_with_the_powers_
 
 def test_a_trial_beyond_floats_is_no_warning() -> None:
     problem = fs.Problem([[1.0, 2.0], [-1.0, 0.5]], [[1.0], [3.0]], "poisson")
-    coupling = FrameCoordinates(fs.LinearNetwork(2), problem, InitialScale.parse("1"), None).growth.problem.coupling
+    case = LinearCase(fs.LinearNetwork(2), problem, InitialScale.parse("1"), None)
+    coupling = FrameCoordinates(case).growth.problem.coupling
     assert not np.isfinite(coupling.value(np.full((2, 1), 1e4))).any()
 
 

@@ -92,9 +92,10 @@ def test_every_method_agrees_with_the_native_one(method: str) -> None:
 def test_the_jacobian_given_to_scipy_is_the_derivative_of_the_field(n: int, D: int, m: int) -> None:
     from flowsim.flows.frames import FrameCoordinates
     from flowsim.network import InitialScale
+    from flowsim.network.linear_start import LinearCase
 
     net = fs.LinearNetwork(3, noise=fs.GaussianNoise({"U": 0.2, "V": 0.3}))
-    ivp = FrameCoordinates(net, problem_of(n, D, m), InitialScale.parse(1.0), None, native=False).ivp
+    ivp = FrameCoordinates(LinearCase(net, problem_of(n, D, m), InitialScale.parse(1.0), None), native=False).ivp
     y, step = ivp.y0, 1e-6
     shifts = step * np.eye(len(y))
     numeric = np.array([(ivp.rhs(0.0, y + e) - ivp.rhs(0.0, y - e)) / (2 * step) for e in shifts]).T
