@@ -69,7 +69,7 @@ def selected(
         if growth.order == 2 and growth.curves is not None:
             return _along_curves(columns, target, growth.curves, coordinates, sign, size)
         if growth.curves is None and growth.weights is not None:
-            from flowsim.growth.product_response import ProductResponse
+            from flowsim.growth.response import ProductResponse
 
             response = ProductResponse(growth.weights[:, coordinates], sign)
             return mirror_interpolation(columns, target, response, start=-dual)

@@ -2,7 +2,6 @@ r"""The potential that a flow's end minimises among interpolants, at any finite 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,51 +12,15 @@ from flowsim.arrays import Array, log_abs
 from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.modes import start_memory
 from flowsim.growth.product_map import ProductMap
-from flowsim.growth.protocol import GrowthMap
 from flowsim.growth.resolved_curves import admits_curves
+from flowsim.growth.response import GrowthResponse
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, target_vector
 
-#: Bounds on a Newton step: part of the distance to a pole of the dual, and e-folds of the weights.
-_CLOSER, _EFOLDS = 0.9, 2.0
 _RTOL = 1e-12
 #: Tolerance of the fit for tabulated maps.
 _TOLERANCE = 1e-10
-
-
-@dataclass(frozen=True, eq=False)
-class _Grown:
-    """A growth map as an inverse mirror map for :mod:`flowsim.solvers.entropy`."""
-
-    map: GrowthMap
-    #: Poles of z above and below, (d,); infinite where there are none.
-    above: Array
-    below: Array
-    #: Fastest relative growth of weights by z, 0 for poles alone.
-    rate: float
-    depth: float = 0.0
-
-    def value(self, z: Array) -> Array:
-        return self.map.value(self.map.state(z[None]), 0.0)[0]
-
-    def slope(self, z: Array) -> Array:
-        return self.map.slope(self.map.state(z[None]), 0.0)[0]
-
-    def potential(self, z: Array) -> float:
-        if not ((z < self.above) & (z > -self.below)).all():
-            return np.inf
-        return float(self.map.potential(self.map.state(z[None]), 0.0).sum())
-
-    def scaled(self, share: float) -> _Grown:
-        return self
-
-    def reach(self, z: Array, dz: Array) -> float:
-        left = np.where(dz > 0, self.above - z, self.below + z)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            limit = float(np.min(np.where(dz != 0, _CLOSER * left / np.abs(dz), np.inf)))
-            grown = _EFOLDS / float(self.rate * np.abs(dz).max()) if self.rate * np.abs(dz).max() > 0 else 1.0
-        return min(1.0, limit, grown)
 
 
 def min_entropy(
@@ -109,24 +72,21 @@ def min_entropy(
     X = entries(problem)
     fitted = X @ np.linalg.lstsq(X, target_vector(problem), rcond=None)[0]
     if any(quadratic_form(formula) is None for formula in net.distinct):
-        return mirror_interpolation(X, fitted, _grown(net, problem, scale, direction), tolerance=_TOLERANCE)
+        return mirror_interpolation(X, fitted, _response(net, problem, scale, direction), tolerance=_TOLERANCE)
     memory = start_memory(net, direction, fresh=False)
     assert memory is not None
-    log_alpha = scale.log
     coefficients, rates = memory(np.arange(problem.d))
-    offset = log_abs(coefficients) + 2.0 * log_alpha
-    return mirror_interpolation(X, fitted, SumOfExponentials(offset, rates))
+    return mirror_interpolation(X, fitted, SumOfExponentials(log_abs(coefficients) + 2.0 * scale.log, rates))
 
 
-def _grown(net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> _Grown:
+def _response(net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> GrowthResponse:
     """The growth map of a formula that is not quadratic."""
     factors = net.distinct[0].product_of
     if factors is not None and len(factors) > 2 and len(net.distinct) == 1:
         product = ProductMap(net, scale, direction)
-        above, below = product.distance
-        return _Grown(product, above, below, 0.0)
+        return GrowthResponse(product, *product.distance)
     reason = admits_curves(net, scale, direction, _RTOL)
     if reason is not None:
         raise ValueError(f"`start` must have a growth map: {reason}.")
     curves, free = CurveMap(net, scale, direction, problem.coefficient_size), np.full(problem.d, np.inf)
-    return _Grown(curves, free, free, curves.rate)
+    return GrowthResponse(curves, free, free, curves.rate)

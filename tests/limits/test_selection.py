@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 
 import flowsim as fs
 from flowsim.growth.arrivals import growth_thresholds
-from flowsim.growth.product_response import ProductResponse
+from flowsim.growth.response import ProductResponse
 
 DEEP = fs.DiagonalNetwork(depth=3)
 
@@ -110,7 +110,7 @@ def test_the_response_of_pretrained_weights_is_their_gradient_flow(weights: list
     response = ProductResponse(start[:, None], np.ones(1))
     others = lambda w: np.array([np.prod(np.delete(w, k)) for k in range(len(w))])  # noqa: E731
     at = lambda z: (response.value(np.array([z]))[0], response.potential(np.array([z])))  # noqa: E731
-    above, below = response.poles[:, 0]
+    above, below = response.above[0], response.below[0]
     for z in (0.0, 0.9 * min(above, 5.0), 0.3 * min(above, 5.0), -0.3 * min(below, 5.0), -0.9 * min(below, 5.0)):
         w = start
         if z != 0:
