@@ -8,21 +8,18 @@ import json
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.atomic import write_text
 from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
+from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork, quadratic_form
 from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, Regression, single_target
 from flowsim.results.saved import Saved
@@ -126,8 +123,8 @@ def certify(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale | None = None,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: Alpha | InitialScale | None = None,
+    start: GivenWeights | None = None,
     theorems: str | Sequence[str] | None = None,
     rtol: float = 1e-8,
     seed: int = 0,

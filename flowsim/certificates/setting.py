@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.certificates.certificate import NotMetError, UnresolvedError, assume
@@ -19,7 +19,7 @@ from flowsim.certificates.minimum import minimiser
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.entries import dense
 from flowsim.results import Trajectory
@@ -64,7 +64,7 @@ class Setting:
     net: DiagonalNetwork | LinearNetwork
     problem: Problem
     alpha: InitialScale | None
-    start: Mapping[str, ArrayLike] | None
+    start: GivenWeights | None
     rtol: float
     seed: int
     _known: dict[Callable[[Setting], Any], Any] = field(default_factory=dict, repr=False)

@@ -21,7 +21,16 @@ from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams, child_seeds
 from flowsim.errors import IntegrationError
 from flowsim.growth.continuation import read_any_start
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, Start, quadratic_form
+from flowsim.network import (
+    Decay,
+    DiagonalNetwork,
+    GivenWeights,
+    InitialScale,
+    LinearNetwork,
+    Logs,
+    Start,
+    quadratic_form,
+)
 from flowsim.network.decay import rates
 from flowsim.network.networks import check_types
 from flowsim.problem import Problem, matrix_targets, require_squares, single_target
@@ -80,7 +89,7 @@ class Case:
                 raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {self.reason}.")
             if isinstance(start, State):
                 raise ValueError("`start` can be a state for a DiagonalNetwork only.")
-            plain = cast("Mapping[str, ArrayLike] | None", start)
+            plain = cast("GivenWeights | None", start)
             self.linear_start = LinearStart(net, problem, scale, plain, self.noise is not None)
             return
         found = read_any_start(net, start, None, scale, problem.d)

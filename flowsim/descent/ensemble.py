@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +20,7 @@ from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
 from flowsim.descent.tiles import LANES
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, resolve_alpha
+from flowsim.network import Alpha, DiagonalNetwork, InitialScale, LinearNetwork, resolve_alpha
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
@@ -130,7 +128,7 @@ def gradient_descents(
     step: float | ArrayLike,
     n_steps: int,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale | None = None,
+    alpha: Alpha | InitialScale | None = None,
     runs: int | None = None,
     seed: Seed = None,
     workers: int = 1,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from decimal import Decimal
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +17,7 @@ from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, Noise, resolve_alpha
+from flowsim.network import Alpha, DiagonalNetwork, InitialScale, LinearNetwork, Logs, Noise, resolve_alpha
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem
 from flowsim.results import State, Trajectory
@@ -35,7 +33,7 @@ def gradient_descent(
     step: float | ArrayLike | Callable[[int], float],
     n_steps: int,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale | None = None,
+    alpha: Alpha | InitialScale | None = None,
     start: Mapping[str, ArrayLike | Logs] | State | None = None,
     batch_size: int | None = None,
     batches: ArrayLike | None = None,

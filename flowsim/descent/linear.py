@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array, log_abs
 from flowsim.descent.growth_loop import StepPlan
@@ -22,7 +22,7 @@ from flowsim.descent.linear_loop import LinearOptions, LinearRecord, LinearState
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import loss_address
 from flowsim.descent.settings import Settings
-from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network import GivenWeights, InitialScale, LinearNetwork
 from flowsim.network.compression import lifted
 from flowsim.network.decay import decay_of
 from flowsim.network.linear_algebra import noise_variances
@@ -40,7 +40,7 @@ class LinearStart:
         net: LinearNetwork,
         problem: Problem,
         scale: InitialScale,
-        start: Mapping[str, ArrayLike] | None,
+        start: GivenWeights | None,
         sampled: bool,
     ) -> None:
         compression = compressed_start(net, problem, start)

@@ -8,14 +8,14 @@ Descent with step h is linearly stable at a minimum only if the sharpness there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.network import DiagonalNetwork, GivenWeights, LinearNetwork
 from flowsim.problem import Problem, matrix_targets
 
 #: Number of weights up to which the Hessian is formed; above, Lanczos's method uses products with it.
@@ -24,9 +24,7 @@ _TOLERANCE = 1e-10
 
 
 @hinting
-def sharpness(
-    net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: Mapping[str, ArrayLike]
-) -> NDArray[np.float64]:
+def sharpness(net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: GivenWeights) -> NDArray[np.float64]:
     """The largest Hessian eigenvalue of the training loss (without the noise term) at given weights.
 
     Parameters
@@ -66,7 +64,7 @@ def sharpness(
 
 
 def largest_stable_step(
-    net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: Mapping[str, ArrayLike]
+    net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: GivenWeights
 ) -> NDArray[np.float64]:
     """``2 / sharpness``: a minimum at these weights is unstable for descent with a larger step."""
     return 2.0 / sharpness(net, problem, weights)

@@ -35,7 +35,7 @@ from flowsim.growth.formula_origin import origin_of
 from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
-from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start
+from flowsim.network import DiagonalNetwork, GivenWeights, InitialScale, Logs, Start
 from flowsim.problem import Problem, Regression, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import State, Trajectory
@@ -57,7 +57,7 @@ def diagonal_flow(
     problem: Problem,
     scale: InitialScale,
     start: Mapping[str, ArrayLike | Logs] | State | None,
-    pretrained: Mapping[str, ArrayLike] | None,
+    pretrained: GivenWeights | None,
     options: FlowOptions,
 ) -> Trajectory:
     """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked.

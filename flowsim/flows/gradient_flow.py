@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from fractions import Fraction
 
 from numpy.typing import ArrayLike
 
@@ -14,7 +12,7 @@ from flowsim.flows.diagonal_flow import diagonal_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, resolve_alpha
+from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork, Logs, resolve_alpha
 from flowsim.network.linear_start import LinearCase
 from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, require_squares
@@ -28,9 +26,9 @@ def gradient_flow(
     problem: Problem,
     t_end: float | None = None,
     *,
-    alpha: float | str | Decimal | Fraction | None = None,
+    alpha: Alpha | None = None,
     start: Mapping[str, ArrayLike | Logs] | State | None = None,
-    pretrained: Mapping[str, ArrayLike] | None = None,
+    pretrained: GivenWeights | None = None,
     clock: Clock = "time",
     t_eval: ArrayLike | None = None,
     method: str = "auto",
@@ -176,7 +174,7 @@ def _flow(
     problem: Problem,
     scale: InitialScale,
     start: Mapping[str, ArrayLike | Logs] | State | None,
-    pretrained: Mapping[str, ArrayLike] | None,
+    pretrained: GivenWeights | None,
     options: FlowOptions,
 ) -> Trajectory:
     """The flow of a network of either kind."""

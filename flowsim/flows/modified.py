@@ -13,10 +13,7 @@ to :math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -31,7 +28,7 @@ from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
+from flowsim.network import Alpha, Decay, DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork, decay_of
 from flowsim.network.compression import lifted
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem, matrix_targets, require_squares, single_target
@@ -78,8 +75,8 @@ def modified_flow(
     step: float,
     t_end: float,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: Alpha | InitialScale,
+    start: GivenWeights | None = None,
     momentum: float = 0.0,
     nesterov: bool = False,
     clock: Clock = "time",

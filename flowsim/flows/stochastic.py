@@ -23,14 +23,10 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.card import one_line
@@ -39,7 +35,7 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
 from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, resolve_alpha
+from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, resolve_alpha
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem, require_squares, single_target
 from flowsim.problem.entries import dense
@@ -98,8 +94,8 @@ def stochastic_flow(
     t_end: float,
     *,
     step: float,
-    alpha: float | str | Decimal | Fraction | None = None,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: Alpha | None = None,
+    start: GivenWeights | None = None,
     batch_size: int | None = None,
     label_noise: float = 0.0,
     n_paths: int = 1,

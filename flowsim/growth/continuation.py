@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, log_abs
 from flowsim.growth.modes import conserved_exponents, diagonalise
-from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, quadratic_form, read_start
+from flowsim.network import DiagonalNetwork, GivenWeights, InitialScale, Logs, Start, quadratic_form, read_start
 from flowsim.results import State
 
 #: A component below this part of its terms is computed from the conserved quantity.
@@ -30,7 +30,7 @@ _KEPT = math.log(1e-9)
 def read_any_start(
     net: DiagonalNetwork,
     start: Mapping[str, ArrayLike | Logs] | State | None,
-    pretrained: Mapping[str, ArrayLike] | None,
+    pretrained: GivenWeights | None,
     scale: InitialScale,
     d: int,
 ) -> Array | Start:
@@ -45,7 +45,7 @@ def read_any_start(
     parts = read_start(net, start, pretrained, scale, d)
     if parts is not None:
         return parts
-    direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), d)
+    direction = net.direction(cast("GivenWeights | None", start), d)
     if not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     return direction

@@ -14,7 +14,7 @@ from flowsim.growth.modes import Memory, Modes, start_memory
 from flowsim.growth.origin_curves import origin_curves
 from flowsim.growth.vanishing import VanishingGrowth, is_product, order_of, thresholds_and_rates
 from flowsim.limits.start_state import StartState
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
+from flowsim.network import Decay, DiagonalNetwork, GivenWeights, InitialScale, Logs, quadratic_form, read_start
 from flowsim.plain_numbers import side_pair
 from flowsim.problem import Problem
 
@@ -77,7 +77,7 @@ def network_bounds(
     memory: Memory | None
     logs = None if start is None or isinstance(start, StartState) else _of_logs(net, start, d)
     given = start if logs is None else logs[3]
-    direction = None if isinstance(given, StartState) else cast("Mapping[str, ArrayLike] | None", given)
+    direction = None if isinstance(given, StartState) else cast("GivenWeights | None", given)
     if isinstance(start, StartState):
         if thresholds is not None:
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")

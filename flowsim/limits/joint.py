@@ -13,7 +13,6 @@ noise removes the imbalance of active coordinates, so that none changes sign aft
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -27,7 +26,7 @@ from flowsim.limits.dual_bounds import DualBounds, network_bounds
 from flowsim.limits.duals import DenseDuals, Hits
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
-from flowsim.network import DiagonalNetwork
+from flowsim.network import DiagonalNetwork, GivenWeights
 from flowsim.problem import Regression
 
 #: Arrivals closer than this, relative to the wait, form one jump.
@@ -69,7 +68,7 @@ class JointPath(SaddlePath):
 def joint_process(
     net: DiagonalNetwork,
     problem: Regression,
-    start: Mapping[str, ArrayLike] | None,
+    start: GivenWeights | None,
     strength: float,
     max_jumps: int | None,
     t_end: float,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData, independent_blocks, whole_block
@@ -17,7 +15,7 @@ from flowsim.limits.linear_measurements import MeasuredData, equivalent_regressi
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.linear_process import TIE, BlockProcess, RankPlateau
 from flowsim.limits.linear_starts import check_overlap, pretrained_process, vanishing_start
-from flowsim.network import LinearNetwork
+from flowsim.network import GivenWeights, LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem, Regression, matrix_targets, require_squares
 
@@ -30,9 +28,9 @@ _NEAR = 1e-3
 def linear_saddle_to_saddle(
     net: LinearNetwork,
     problem: Problem,
-    start: Mapping[str, ArrayLike] | None = None,
+    start: GivenWeights | None = None,
     *,
-    pretrained: Mapping[str, ArrayLike] | None = None,
+    pretrained: GivenWeights | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
 ) -> LinearSaddlePath:

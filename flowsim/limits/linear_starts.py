@@ -7,21 +7,16 @@ the start, at level 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.growth.frame import start_parts
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import EscapeError, polished, relax
 from flowsim.limits.linear_process import BlockProcess
-from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network import GivenWeights, InitialScale, LinearNetwork
 from flowsim.network.linear_start import LinearCase, compressed_start
 from flowsim.problem import Problem
-
-Weights = Mapping[str, ArrayLike]
 
 #: Overlaps of the start with a growing direction below this, relative to the start, count as zero.
 _NO_OVERLAP = 1e-10
@@ -31,7 +26,7 @@ _VANISHING = InitialScale("0", -1e9)
 
 
 def vanishing_start(
-    net: LinearNetwork, problem: Problem, directions: Array, start: Weights | None
+    net: LinearNetwork, problem: Problem, directions: Array, start: GivenWeights | None
 ) -> tuple[Array, Array]:
     """``(U_1; V)`` at the start, (R + m, k): with both parts of size 1, as levels are independent of scale; and as
     given.
@@ -52,8 +47,8 @@ def pretrained_process(
     directions: Array,
     blocks: list[Block],
     whole: Block,
-    start: Weights | None,
-    pretrained: Weights,
+    start: GivenWeights | None,
+    pretrained: GivenWeights,
 ) -> BlockProcess:
     """All of the data as one block, from the point to which the pretrained weights relax.
 

@@ -21,7 +21,7 @@ from flowsim.limits.joint import joint_process
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState, pretrained_state
-from flowsim.network import DiagonalNetwork, LinearNetwork, Logs
+from flowsim.network import DiagonalNetwork, GivenWeights, LinearNetwork, Logs
 from flowsim.problem import Problem, require_squares, single_target
 
 
@@ -31,7 +31,7 @@ def saddle_to_saddle(
     problem: Problem,
     start: Mapping[str, ArrayLike | Logs] | None = None,
     *,
-    pretrained: Mapping[str, ArrayLike] | None = None,
+    pretrained: GivenWeights | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
     progress: bool = False,
@@ -44,7 +44,7 @@ def saddle_to_saddle(
     problem: Problem,
     start: Mapping[str, ArrayLike | Logs] | StartState | None = None,
     *,
-    pretrained: Mapping[str, ArrayLike] | None = None,
+    pretrained: GivenWeights | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
     penalties: tuple[ArrayLike, ArrayLike] | None = None,
     joint_noise: float | None = None,
@@ -61,7 +61,7 @@ def saddle_to_saddle(
     problem: Problem,
     start: Mapping[str, ArrayLike | Logs] | StartState | None = None,
     *,
-    pretrained: Mapping[str, ArrayLike] | None = None,
+    pretrained: GivenWeights | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
     penalties: tuple[ArrayLike, ArrayLike] | None = None,
     joint_noise: float | None = None,
@@ -175,7 +175,7 @@ def saddle_to_saddle(
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
-        plain = cast("Mapping[str, ArrayLike] | None", start)
+        plain = cast("GivenWeights | None", start)
         with saying_what_is_unbounded(problem):
             from flowsim.limits.linear_networks import linear_saddle_to_saddle
 
@@ -192,13 +192,13 @@ def saddle_to_saddle(
         if any(other is not None for other in others):
             raise ValueError("`joint_noise` goes with `start` weights, `max_jumps` and `t_end` alone.")
         squares = require_squares(problem, "the limit of weight noise")
-        plain = cast("Mapping[str, ArrayLike] | None", start)
+        plain = cast("GivenWeights | None", start)
         last = math.inf if t_end is None else float(t_end)
         return joint_process(net, squares, plain, joint_noise, max_jumps, last, progress)
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
-        direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), problem.d)
+        direction = net.direction(cast("GivenWeights | None", start), problem.d)
         start = pretrained_state(net, pretrained, direction, thresholds_and_rates(net, direction, problem.d)[:2])
     elif (
         isinstance(start, Mapping)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.growth.modes import start_memory
-from flowsim.network import DiagonalNetwork
+from flowsim.network import DiagonalNetwork, GivenWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class StartState:
 
 
 def pretrained_state(
-    net: DiagonalNetwork, weights: Mapping[str, ArrayLike], direction: Array, thresholds: tuple[Array, Array]
+    net: DiagonalNetwork, weights: GivenWeights, direction: Array, thresholds: tuple[Array, Array]
 ) -> StartState:
     r"""The start ``weights + alpha * direction`` as alpha vanishes.
 

@@ -8,7 +8,7 @@ formulas with growth in closed form. Linear networks: `linear_algebra` (loss and
 from flowsim.network.decay import Decay, DecaySchedule, check_decay, decay_of
 from flowsim.network.formula import FUNCTIONS, Formula
 from flowsim.network.linear_start import linear_start
-from flowsim.network.networks import DiagonalNetwork, LinearNetwork
+from flowsim.network.networks import DiagonalNetwork, GivenWeights, LinearNetwork
 from flowsim.network.noise import (
     NAMED_NOISES,
     GaussianNoise,
@@ -19,17 +19,19 @@ from flowsim.network.noise import (
     UniformNoise,
 )
 from flowsim.network.quadratic import quadratic_form
-from flowsim.network.scale import InitialScale
+from flowsim.network.scale import Alpha, InitialScale
 from flowsim.network.start import Logs, Start, read_start, resolve_alpha
 
 __all__ = [
     "FUNCTIONS",
     "NAMED_NOISES",
+    "Alpha",
     "Decay",
     "DecaySchedule",
     "DiagonalNetwork",
     "Formula",
     "GaussianNoise",
+    "GivenWeights",
     "InitialScale",
     "LaplaceNoise",
     "LinearNetwork",

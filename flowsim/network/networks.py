@@ -18,6 +18,9 @@ from flowsim.network.noise import Noise
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem
 
+#: Weights given by a caller: arrays (d,) or numbers, by name.
+GivenWeights = Mapping[str, ArrayLike]
+
 
 class DiagonalNetwork:
     r"""A coordinate-separable network, :math:`\beta_i = \phi_i(\theta_i)`.
@@ -123,7 +126,7 @@ class DiagonalNetwork:
                 columns[self.weights.index(factors[1]), kind] = 0.0
         return columns
 
-    def direction(self, start: Mapping[str, ArrayLike] | None, d: int, name: str = "start") -> Array:
+    def direction(self, start: GivenWeights | None, d: int, name: str = "start") -> Array:
         """The direction that alpha multiplies, shape (k, d); errors call it `name`.
 
         Default: ``sqrt(2)`` on the first weight and 0 on the second of a product of two (``u*v``), ones elsewhere.

@@ -8,6 +8,8 @@ from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 
+Alpha = float | str | Decimal | Fraction
+
 #: Decimal digits used in computing the logarithm: exponents to 10^6 use 7 of them before the point.
 _CONTEXT = Context(prec=50, Emax=10**9, Emin=-(10**9))
 _LARGEST_EXPONENT = 10**7
@@ -29,7 +31,7 @@ class InitialScale:
     log: float
 
     @classmethod
-    def parse(cls, alpha: InitialScale | float | str | Decimal | Fraction) -> InitialScale:
+    def parse(cls, alpha: InitialScale | Alpha) -> InitialScale:
         """Read a float, a string such as ``"1e-1000"``, a Decimal or a Fraction.
 
         Raises ValueError if alpha is not a positive finite number.
@@ -53,7 +55,7 @@ class InitialScale:
         return self.text
 
 
-def _parse(alpha: float | str | Decimal | Fraction) -> InitialScale:
+def _parse(alpha: Alpha) -> InitialScale:
     try:
         if isinstance(alpha, bool | complex):
             raise TypeError

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array, log_abs
-from flowsim.network.networks import DiagonalNetwork
+from flowsim.network.networks import DiagonalNetwork, GivenWeights
 from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
 
@@ -125,7 +125,7 @@ class Start:
 def read_start(
     net: DiagonalNetwork,
     start: Mapping[str, Any] | None,
-    pretrained: Mapping[str, ArrayLike] | None,
+    pretrained: GivenWeights | None,
     scale: InitialScale,
     d: int,
 ) -> Start | None:

@@ -6,7 +6,7 @@ there: it oscillates towards a flatter one, and its sharpness converges to a val
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from flowsim.card import one_line
 from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
 from flowsim.errors import IntegrationError
-from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.network import DiagonalNetwork, GivenWeights, LinearNetwork
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 
@@ -104,7 +104,7 @@ def edge_of_stability(
     n_steps: int,
     *,
     alpha: Any = 1e-2,
-    start: Mapping[str, ArrayLike] | None = None,
+    start: GivenWeights | None = None,
     record_every: int = 11,
     n_sharpness: int = 100,
 ) -> EdgeStudy:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.card import card, curves, one_line
@@ -18,7 +15,7 @@ from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.hints import hinting
 from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 from flowsim.results.saved import Saved
@@ -26,8 +23,6 @@ from flowsim.studies.jumps import measured_jump_times, plateau_times
 
 if TYPE_CHECKING:
     import pandas
-
-Alpha = float | str | Decimal | Fraction
 
 #: Duration of the run relative to the last jump.
 _OVERTIME = 0.5
@@ -152,7 +147,7 @@ def limit_study(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
     alphas: Sequence[Alpha],
-    start: Mapping[str, ArrayLike] | None = None,
+    start: GivenWeights | None = None,
     *,
     rtol: float = 1e-9,
     progress: bool = False,

@@ -19,9 +19,7 @@ never rises, so ``U_1 V^T`` stays within the second term of the margin of the le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,13 +27,11 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.flows.gradient_flow import gradient_flow
-from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network import Alpha, GivenWeights, InitialScale, LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
-
-Scale = float | str | Decimal
 
 #: Losses below this part of the loss at 0 are not compared with the bound: they are rounding ...
 _ROUNDING = 1e-20
@@ -79,8 +75,8 @@ def rate_bound(
     net: LinearNetwork,
     problem: Regression,
     *,
-    alpha: Scale | InitialScale = 1.0,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: Alpha | InitialScale = 1.0,
+    start: GivenWeights | None = None,
 ) -> RateBound:
     """The exponential rate guaranteed by the start alone.
 
@@ -162,8 +158,8 @@ def certify_rate(
     net: LinearNetwork,
     problem: Regression,
     *,
-    alpha: Scale = 1.0,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: Alpha = 1.0,
+    start: GivenWeights | None = None,
     t_end: float | None = None,
     rtol: float = 1e-6,
 ) -> RateCertificate:
@@ -230,8 +226,8 @@ def certify_invariant_set(
     net: LinearNetwork,
     problem: Regression,
     *,
-    alpha: Scale = 1.0,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: Alpha = 1.0,
+    start: GivenWeights | None = None,
     t_end: float | None = None,
     tolerance: float = 1e-7,
 ) -> InvariantSetCertificate:

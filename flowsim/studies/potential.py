@@ -2,9 +2,6 @@ r"""The potential that a flow's end minimises among interpolants, at any finite 
 
 from __future__ import annotations
 
-from decimal import Decimal
-from fractions import Fraction
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -14,7 +11,7 @@ from flowsim.growth.modes import start_memory
 from flowsim.growth.product_map import ProductMap
 from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.response import GrowthResponse
-from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.network import Alpha, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, target_vector
 
@@ -26,7 +23,7 @@ _TOLERANCE = 1e-10
 def min_entropy(
     net: DiagonalNetwork,
     problem: Regression,
-    alpha: float | str | Decimal | Fraction,
+    alpha: Alpha,
     start: dict[str, ArrayLike] | None = None,
 ) -> Array:
     r"""The end of the gradient flow of a diagonal network: the minimiser of its potential among interpolants.
