@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+Index = NDArray[np.intp]
 
 
 def is_uniform(values: Array) -> bool:
@@ -34,7 +36,7 @@ def times_of(t: ArrayLike) -> Array:
     return times
 
 
-def chosen(values: Array, keep: Index) -> Array:
+def chosen(values: Array, keep: Integers) -> Array:
     """Some entries of a vector; a broadcast of one number if the vector is."""
     return np.broadcast_to(values[0], keep.shape) if is_uniform(values) else compact(values[keep])
 

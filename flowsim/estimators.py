@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.extras import need
 from flowsim.flows import gradient_flow
 from flowsim.hints import hinting
@@ -214,7 +213,7 @@ class SaddleRegressor(_Linear):
         return np.asarray(self.path_.saddles[last])
 
 
-def _varies(X: Array) -> NDArray[np.bool_]:
+def _varies(X: Array) -> Bools:
     """Columns that vary by more than rounding."""
     largest, smallest = X.max(axis=0), X.min(axis=0)
     size = np.maximum(np.abs(largest), np.abs(smallest))

@@ -16,9 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Index
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError, assume
 from flowsim.certificates.linear_networks import PAPER as MIN_ET_AL
 from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, plain_network, spectrum_of, wide_runs
@@ -119,12 +118,12 @@ def _coupled(setting: Setting) -> LinearSaddlePath:
     return path
 
 
-def _resolved(setting: Setting) -> NDArray[np.bool_]:
+def _resolved(setting: Setting) -> Bools:
     """Plateaus in whose middle the first flow has relaxed."""
     return np.asarray(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
 
 
-def _plateaus(setting: Setting) -> tuple[NDArray[np.intp], Array]:
+def _plateaus(setting: Setting) -> tuple[Index, Array]:
     """The plateaus that the first flow resolves, and beta in their middles."""
     kept = np.flatnonzero(_resolved(setting))
     kept = beyond_the_start(kept, setting.once(_scales)[0])

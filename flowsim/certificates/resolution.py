@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.certificates.setting import Setting
 from flowsim.network import InitialScale
@@ -36,7 +35,7 @@ def limit_tolerance(setting: Setting) -> float:
     return RESOLVED + _BEYOND_FIRST * (setting.step / setting.unit) ** min(order / (order - 2), 2.0)
 
 
-def saddle_tolerance(setting: Setting, plateaus: NDArray[np.intp]) -> float:
+def saddle_tolerance(setting: Setting, plateaus: Index) -> float:
     """The tolerance at mid-plateau: the size of waiting coordinates, and their effect on the others."""
     return RESOLVED + _AT_REST * float(setting.at_rest[plateaus].max(initial=0.0))
 
@@ -69,7 +68,7 @@ def hypothesis(setting: Setting) -> str:
     return f"{kind}{noise}; {seen} at alpha = {first}{position}"
 
 
-def resolved_jumps(setting: Setting) -> NDArray[np.intp]:
+def resolved_jumps(setting: Setting) -> Index:
     resolved = setting.resolved
     jumps = np.flatnonzero(resolved[:-1] & resolved[1:])
     if not len(jumps):
@@ -79,11 +78,11 @@ def resolved_jumps(setting: Setting) -> NDArray[np.intp]:
     return jumps
 
 
-def resolved_plateaus(setting: Setting) -> NDArray[np.intp]:
+def resolved_plateaus(setting: Setting) -> Index:
     return beyond_the_start(np.flatnonzero(setting.resolved), setting.scales[0])
 
 
-def beyond_the_start(plateaus: NDArray[np.intp], alpha: InitialScale) -> NDArray[np.intp]:
+def beyond_the_start(plateaus: Index, alpha: InitialScale) -> Index:
     """Resolved plateaus; the first alone, at which every flow of a small scale begins, is no evidence."""
     if not plateaus.any():
         raise UnresolvedError(f"alpha = {alpha} is too large for these data: no plateau after the first is long enough")
@@ -95,7 +94,7 @@ def jumps_of_both(setting: Setting) -> tuple[Array, Array]:
     return first, second
 
 
-def measured_jumps(setting: Setting) -> tuple[NDArray[np.intp], Array, Array]:
+def measured_jumps(setting: Setting) -> tuple[Index, Array, Array]:
     """Resolved jumps, their times at the two scales."""
     jumps = resolved_jumps(setting)
     first, second = (each[jumps] for each in setting.once(jumps_of_both))

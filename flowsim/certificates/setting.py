@@ -11,9 +11,8 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.certificates.certificate import NotMetError, UnresolvedError, assume
 from flowsim.certificates.minimum import minimiser
 from flowsim.errors import IntegrationError
@@ -244,7 +243,7 @@ class Setting:
         return float(np.abs(self.path.saddles).max()) ** ((order - 2) / order)
 
     @cached_property
-    def resolved(self) -> NDArray[np.bool_]:
+    def resolved(self) -> Bools:
         """Plateaus in whose middle the flow at the first scale has relaxed, (K+1,)."""
         share = self._rates / self.step
         return np.asarray((share >= 0.999 * _RESOLUTION) & (self.at_rest <= _AT_REST))

@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.certificates.certificate import Evidence, assume
 from flowsim.certificates.noise import BATCH, DRAWS, PAPER, STANDARD_ERRORS, drawable, draws, sample_weights
 from flowsim.certificates.registry import theorem
@@ -21,7 +20,7 @@ _FACTORISED = 6
 _ROUNDING = 1e-13
 
 
-def _factorised(setting: Setting) -> tuple[Array, NDArray[np.intp]]:
+def _factorised(setting: Setting) -> tuple[Array, Index]:
     """beta to factorise: the least-squares solution and its largest coordinates."""
     beta = setting.least_squares
     chosen = np.argsort(-np.abs(beta))[:_FACTORISED]
@@ -55,7 +54,7 @@ def _least(objective: Callable[[Array], float], depth: int, size: int, rng: np.r
     )
 
 
-def _hessian_trace(problem: Regression, w: Array, chosen: NDArray[np.intp]) -> float:
+def _hessian_trace(problem: Regression, w: Array, chosen: Index) -> float:
     """Trace over the chosen coordinates' weights by second differences of L, exact: L is quadratic in each weight."""
     middle = float(problem.loss(w.prod(axis=0)))
     total, size = 0.0, float(np.abs(w[:, chosen]).max())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.certificates.certificate import Evidence, UnresolvedError, assume
 from flowsim.certificates.noise import PAPER
 from flowsim.certificates.registry import theorem
@@ -101,7 +100,7 @@ def depth_end_point(setting: Setting) -> Evidence:
     alpha = setting.large_alpha
     rate = float(variances[variances > 0].min()) * eta**2 * (alpha**2 + eta**2) ** (depth - 2)
     t_end, scale = 5.0 / rate, float(np.abs(setting.correlation).max())
-    found: tuple[Array, NDArray[np.bool_], float, float] | None = None
+    found: tuple[Array, Bools, float, float] | None = None
     for _ in range(_DOUBLINGS):
         w = _end_of_decay(setting, t_end, alpha, start)
         beta = w.prod(axis=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowsim.arrays import Array
 from flowsim.cli.options import (
     DataTable,
     NetworkOptions,
@@ -22,9 +23,6 @@ from flowsim.compiling import compiling_note
 from flowsim.solvers.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from flowsim.limits import LinearSaddlePath, SaddlePath
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Problem
@@ -135,7 +133,7 @@ def _integrate(
     return summary, traj, path
 
 
-def _last(values: NDArray[np.float64] | None) -> float | None:
+def _last(values: Array | None) -> float | None:
     return None if values is None or not math.isfinite(values[-1]) else float(values[-1])
 
 

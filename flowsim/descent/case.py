@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.draws import Draws
 from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
@@ -207,7 +207,7 @@ class Case:
         self,
         read: Read,
         machine: Machine,
-        ks: NDArray[np.int64],
+        ks: Integers,
         step: float,
         sequence: np.random.SeedSequence,
         fault: str | None,

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Integers
 from flowsim.card import one_line
 from flowsim.descent.case import Case, check_pair, fault_message, first_bad_step, parted_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
@@ -66,14 +66,14 @@ class Ensemble:
     seconds : float
     """
 
-    steps: NDArray[np.int64]
+    steps: Integers
     step: Array
     beta: Array
     loss: Array
     arclength: Array
     weights: Mapping[str, Array]
-    success: NDArray[np.bool_]
-    stopped: NDArray[np.int64]
+    success: Bools
+    stopped: Integers
     seeds: list[np.random.SeedSequence]
     seconds: float
     _sources: list[tuple[Case, Machine, int]]

@@ -11,9 +11,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Integers, log_abs
 from flowsim.descent.growth_loop import StepPlan, slot_of
 from flowsim.descent.linear import LinearStart, SingleRun, expected_decay
 from flowsim.descent.linear_loop import downhill
@@ -39,7 +38,7 @@ class FrameState(NamedTuple):
     rows: Array
     beta: Array
     length: Array
-    stopped: NDArray[np.int64]
+    stopped: Integers
 
 
 class FrameRecord(NamedTuple):
@@ -179,7 +178,7 @@ class FrameMachine(SingleRun):
         super().set_decay(rates)
         self.damping[2] = rates[0]
 
-    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         plan = StepPlan.of(self.settings, first, last)
         return bool(run_frame(self.X, self.Y, self.step, self.damping, self.options, self.state, plan, self.record))
 

@@ -15,16 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import boolean, float64, int64, types
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.products import Data, dense_products, move_on, products
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import LANES, ROWS, add_multiple, aligned_buffer, copy_to, is_any, lane_residuals, tile
 from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, bare, compiled
 from flowsim.solvers.simd import EIGHT, add_up, below, constant, greater, largest, load, magnitude, pointer, store
-
-Integers = NDArray[np.int64]
 
 #: Mantissas are renormalised to [1/2, 1) when outside [2**-64, 2**64], tested every 32 steps.
 _LARGE = 2.0**64

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs, signed_exp
+from flowsim.arrays import Array, Integers, log_abs, signed_exp
 from flowsim.descent.growth_loop import Components, GrowthState, StepPlan, run_growth, run_lanes, run_plain
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.multipliers import Multipliers
@@ -85,7 +85,7 @@ class GrowthMachine:
         return [beta, c, e.view(np.int64), factor, factor_e.view(np.int64), length]
 
     @property
-    def stopped(self) -> NDArray[np.int64]:
+    def stopped(self) -> Integers:
         return self.state.stopped
 
     def set_step(self, size: float) -> None:
@@ -105,18 +105,18 @@ class GrowthMachine:
         count = spread.shape[1] // self.lanes
         self.parts.decay[:] = (spread + np.tile(self.extra, count)) * np.tile(self.steps, count)
 
-    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         if self.settings.expected and len(rows) and self.multipliers.per_variance.any():
             return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
         return self._advance(first, last, rows, labels, noise)
 
-    def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
+    def _look_at(self, _: int, rows: Integers) -> None:
         """Set the decay by noise from the feature variances of the batch."""
         own = self.multipliers
         self.kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
         self._set_parts()
 
-    def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def _advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         data, parts, plan = self.data, self.parts, StepPlan.of(self.settings, first, last)
         values, (k, size) = self.state.values, parts.rate.shape
         exponents = values[(1 + k + self.pairs) * size : -LANES].view(np.int64)

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Integers, log_abs
 from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.linear_loop import LinearOptions, LinearRecord, LinearState, run_linear
 from flowsim.descent.machine import Read, recorded_steps
@@ -87,7 +86,7 @@ class SingleRun:
         )
 
     @property
-    def stopped(self) -> NDArray[np.int64]:
+    def stopped(self) -> Integers:
         return self.state.stopped
 
     def set_step(self, size: float) -> None:
@@ -141,7 +140,7 @@ class LinearMachine(SingleRun):
             np.full(slots, -1.0),
         )
 
-    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         plan = StepPlan.of(self.settings, first, last)
         return bool(
             run_linear(self.X, self.Y, labels, rows, noise, self.step, self.options, self.state, plan, self.record)

@@ -6,9 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.growth_loop import slot_of
 from flowsim.descent.products import loss_slopes, move_on
 from flowsim.descent.tiles import copy_to
@@ -42,7 +41,7 @@ class LinearState(NamedTuple):
     law: Array
     beta: Array
     length: Array
-    stopped: NDArray[np.int64]
+    stopped: Integers
 
 
 class LinearRecord(NamedTuple):

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.schedules import constant_stretches
 from flowsim.descent.streams import Streams
 
@@ -56,7 +55,7 @@ class Machine(Protocol):
     invariants: tuple[str, ...]
 
     @property
-    def stopped(self) -> NDArray[np.int64]: ...
+    def stopped(self) -> Integers: ...
 
     def set_step(self, size: float) -> None:
         """Set the size of the next steps."""
@@ -64,14 +63,14 @@ class Machine(Protocol):
     def set_decay(self, rates: Array) -> None:
         """Set the weight decay of the next steps, for each lane."""
 
-    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         """Take steps `first` to `last`; returns False when no lane has a finite loss."""
 
     def read(self, lane: int, count: int) -> Read:
         """The first `count` records of a lane."""
 
 
-def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
+def recorded_steps(n_steps: int, every: int) -> Integers:
     """0, every, 2 every, ... and always the last."""
     return np.append(np.arange(0, n_steps, every), n_steps)
 
@@ -104,7 +103,7 @@ def _stretches(
     decays: Array | None,
     first: int,
     last: int,
-    draws: tuple[NDArray[np.int64], Array, Array],
+    draws: tuple[Integers, Array, Array],
 ) -> bool:
     for begin, end in constant_stretches([part for part in (sizes, decays) if part is not None], first, last):
         if sizes is not None:

@@ -12,9 +12,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Integers, log_abs
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, InitialScale, Start, decay_of
@@ -42,7 +41,7 @@ class Multipliers:
     powers: Array  #: (k - 1, k, d), the flow conserves ``prod_a c_a^powers_a``
     #: the start, ``c = mantissa * 2**exponent``
     mantissa: Array
-    exponent: NDArray[np.int64]
+    exponent: Integers
     weight_decay: float = 0.0  #: the contribution of weight decay to kappa; for a schedule, at its beginning
 
     @classmethod
@@ -80,7 +79,7 @@ class Multipliers:
         return (self.coefficient * np.where(sign != 0, np.exp(2 * logs), 0.0)).sum(axis=1)
 
 
-def _scaled(start: Array, log_squares: Array, in_logs: bool, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:
+def _scaled(start: Array, log_squares: Array, in_logs: bool, scale: InitialScale) -> tuple[Array, Integers]:
     """``alpha * start`` as mantissas and powers of two; `in_logs` where `start` holds signs alone."""
     if in_logs:
         logs = (log_squares / 2 + scale.log) / math.log(2.0)

@@ -10,9 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
@@ -29,8 +28,8 @@ class Data(NamedTuple):
 
     X: Array
     values: Array
-    columns: NDArray[np.int64]
-    row_starts: NDArray[np.int64]
+    columns: Integers
+    row_starts: Integers
     is_sparse: bool
     packed: Array
     packed_columns: Array

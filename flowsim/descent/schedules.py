@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.products import Data
 
 #: Total number of rows of given batches that are stored.
@@ -37,7 +37,7 @@ def read_steps(step: Any, n_steps: int) -> Array | None:
     return sizes
 
 
-def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None:
+def read_batches(batches: Any, n: int, n_steps: int) -> Integers | None:
     """Rows of the batch of every step, (n_steps, b).
 
     Rows of unequal batches are repeated to the least common multiple of their lengths, which leaves the mean over a
@@ -88,7 +88,7 @@ def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterato
             yield begin, end
 
 
-def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:
+def batch_variances(data: Data, rows: Integers, d: int) -> Array:
     """``sum_{r in batch} X_ri^2 / b``, (d,): the variances of the features in a batch."""
     out = np.zeros(d)
     if data.is_sparse:
@@ -102,10 +102,10 @@ def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:
 
 def one_by_one(
     advance: Callable[..., bool],
-    before: Callable[[int, NDArray[np.int64]], None],
+    before: Callable[[int, Integers], None],
     first: int,
     last: int,
-    rows: NDArray[np.int64],
+    rows: Integers,
     labels: Array,
     noise: Array,
 ) -> bool:

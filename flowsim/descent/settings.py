@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array, Integers
 from flowsim.descent.schedules import read_batches
 from flowsim.network import GaussianNoise, Noise
 from flowsim.plain_numbers import count, finite
@@ -29,8 +29,8 @@ class Settings:
     radius: float | None = None
     record_every: int = 1
     coordinates: str = "auto"
-    batches: NDArray[np.int64] | None = None
-    sizes: NDArray[np.float64] | None = None
+    batches: Integers | None = None
+    sizes: Array | None = None
     gradient_noise: Noise | None = None
     temperature: float = 0.0
 
@@ -81,7 +81,7 @@ class Settings:
             temperature=heat,
         )
 
-    def kick_sizes(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    def kick_sizes(self, steps: Array) -> Array:
         """Standard deviations of the noise that steps of these sizes subtract from the weights."""
         if self.gradient_noise is None:
             return np.zeros_like(steps)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.hints import hinting
@@ -24,7 +23,7 @@ _TOLERANCE = 1e-10
 
 
 @hinting
-def sharpness(net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: GivenWeights) -> NDArray[np.float64]:
+def sharpness(net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: GivenWeights) -> Array:
     """The largest Hessian eigenvalue of the training loss (without the noise term) at given weights.
 
     Parameters
@@ -63,9 +62,7 @@ def sharpness(net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: G
     return np.asarray(out[0]) if single else out
 
 
-def largest_stable_step(
-    net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: GivenWeights
-) -> NDArray[np.float64]:
+def largest_stable_step(net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: GivenWeights) -> Array:
     """``2 / sharpness``: a minimum at these weights is unstable for descent with a larger step."""
     return 2.0 / sharpness(net, problem, weights)
 

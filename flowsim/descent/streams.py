@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.draws import Draws
 from flowsim.network import Noise
 from flowsim.solvers.compilation import compiled
@@ -66,7 +65,7 @@ class Streams:
         stds: Array,
         shape: tuple[int, ...],
         n_labels: int | None = None,
-        given: NDArray[np.int64] | None = None,
+        given: Integers | None = None,
     ) -> None:
         self.lanes, self.n, self.batch_size, self.shape = len(seeds), n, batch_size, shape
         self.n_labels = n if n_labels is None else n_labels
@@ -91,7 +90,7 @@ class Streams:
         drawn = (self.batch_size or 0) + (self.n_labels if self._label is not None else 0)
         return self.lanes * (drawn + (int(np.prod(self.shape)) if self._weight is not None else 0))
 
-    def rows(self, steps: int) -> NDArray[np.int64]:
+    def rows(self, steps: int) -> Integers:
         """Batches, shape (steps, b); (0, 0) for full batches."""
         if self._given is not None:
             self._taken += steps

@@ -6,9 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.draws import Draws
 from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.machine import Read, recorded_steps
@@ -122,11 +121,11 @@ class WeightMachine:
         )
 
     @property
-    def stopped(self) -> NDArray[np.int64]:
+    def stopped(self) -> Integers:
         return self.state.stopped
 
     @property
-    def parted(self) -> NDArray[np.int64]:
+    def parted(self) -> Integers:
         """The step from which on the coefficients of a lane are lost to rounding; -1 while they are accurate."""
         return self.companion.parted
 
@@ -142,17 +141,17 @@ class WeightMachine:
         """Set the weight decay of the next steps, for each lane."""
         self.options.shrink[:] = np.tile(rates * self.steps, self.d)
 
-    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         if self.options.expected and len(rows):
             return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
         return self._advance(first, last, rows, labels, noise)
 
-    def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
+    def _look_at(self, _: int, rows: Integers) -> None:
         """Set the penalty of the noise from the feature variances of the batch."""
         variances = batch_variances(self.data, rows, self.d)
         self.options.penalty[:] = np.repeat(variances, self.lanes) * np.tile(self.steps, self.d)
 
-    def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+    def _advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         plan = StepPlan.of(self.settings, first, last)
         kicks = np.empty((0, *self.state.w.shape))
         if self.kicks is not None:

@@ -9,9 +9,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.descent.growth_loop import any_running, slot_of
 from flowsim.descent.products import move_on, products
 from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
@@ -47,7 +46,7 @@ class Formula(NamedTuple):
 class WeightOptions(NamedTuple):
     """Constants of a run; N = d * lanes. `penalty` (N,) is h sigma_i^2; `radius` is inf without projection."""
 
-    kind: NDArray[np.int64]
+    kind: Integers
     std: Array
     penalty: Array
     expected: bool
@@ -66,7 +65,7 @@ class WeightState(NamedTuple):
     factor: Array
     beta: Array
     length: Array
-    stopped: NDArray[np.int64]
+    stopped: Integers
 
 
 class Companion(NamedTuple):
@@ -81,7 +80,7 @@ class Companion(NamedTuple):
     v: Array
     nudge: Array
     largest: Array
-    parted: NDArray[np.int64]
+    parted: Integers
 
 
 class WeightRecord(NamedTuple):

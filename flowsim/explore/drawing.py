@@ -7,9 +7,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.errors import IntegrationError
 from flowsim.explore.controls import CLOCKS
 from flowsim.explore.redraw import Shown
@@ -66,7 +65,7 @@ def _palette() -> list[str]:
         ]
 
 
-def _thinned(x: Array, values: Array) -> NDArray[np.intp]:
+def _thinned(x: Array, values: Array) -> Index:
     """Points evenly spaced on the clock, along the curves, and over the steps."""
     if len(x) <= _POINTS:
         return np.arange(len(x))

@@ -6,9 +6,8 @@ r"""The differences of squares that a product conserves, and their decay under n
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.network import DiagonalNetwork
 
 
@@ -32,7 +31,7 @@ def is_lawful(net: DiagonalNetwork, std: Array, name: str) -> bool:
 
 
 def product_decay_rates(
-    net: DiagonalNetwork, kind: NDArray[np.int64], names: tuple[str, ...], eta2: float, s2: Array, w: Array
+    net: DiagonalNetwork, kind: Integers, names: tuple[str, ...], eta2: float, s2: Array, w: Array
 ) -> Array:
     """``2 sigma^2 eta^2 prod_{k != l, m} (w_k^2 + eta^2)`` of the quantities `names`, shape (len(names), d)."""
     rates = np.zeros((len(names), w.shape[1]))

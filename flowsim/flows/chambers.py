@@ -20,9 +20,8 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Bools, Integers, log_abs
 from flowsim.flows.balancing import product_decay_rates, product_pairs
 from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.kernel_coordinates import (
@@ -134,7 +133,7 @@ class ChamberCoordinates(KernelCoordinates):
 
     # The equation
 
-    def _near(self, c: Array, w: Array) -> NDArray[np.bool_]:
+    def _near(self, c: Array, w: Array) -> Bools:
         """Walls so near that the quotient of the field loses digits to cancellation."""
         size = np.einsum("ija,ai->ji", np.abs(self.chambers.forms), np.abs(w))
         return np.asarray(self.is_wall & (c <= _NEAR * size))
@@ -278,7 +277,7 @@ class ChamberCoordinates(KernelCoordinates):
         logs = np.where(wall, np.where(present, state, -np.inf), log_abs(state))
         return np.where(wall, 1.0, np.sign(state)), logs
 
-    def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
+    def _stacked(self, y: Array) -> tuple[Array, Integers]:
         w = self.chambers.read(*self._many(y))[0]
         return np.ascontiguousarray(w.reshape(self.k, -1)), np.tile(self.kind, len(y))
 

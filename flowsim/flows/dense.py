@@ -10,9 +10,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.problem import Problem
 from flowsim.results import TIME_CLOCKS, Clock, State
@@ -135,11 +134,11 @@ class DenseOutput:
         """The clock and value that a run must reach, where it differs from the integrator's variable; else None."""
         return None
 
-    def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
+    def on(self, clock: Clock, step: Index, position: Array) -> Array:
         """Values of a clock at positions, 0 to 1, in steps."""
         return self.at_steps(step, position).on(clock)
 
-    def places(self, values: Array, clock: Clock) -> tuple[Array, NDArray[np.intp], Array]:
+    def places(self, values: Array, clock: Clock) -> tuple[Array, Index, Array]:
         """The points at which a clock takes values: time, step and position."""
         solution = self.solution
         if clock == "arclength":
@@ -167,7 +166,7 @@ class DenseOutput:
         # The requested values exactly, not after conversion to time and back.
         return self._view(t, step, position, {clock: lambda: values})
 
-    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
+    def some(self, values: Array, clock: Clock, only: Index) -> Array:
         """beta of some coordinates at values of a clock, (K, len(only)), without the others where that can be."""
         read = getattr(self.coordinates, "predictor_of", None)
         if read is not None and isinstance(self.solution, SeparableSolution):
@@ -195,9 +194,7 @@ class DenseOutput:
         view.beta = beta
         return view
 
-    def _view(
-        self, t: Array, step: NDArray[np.intp], position: Array, known: Mapping[Clock, Callable[[], Array]]
-    ) -> View:
+    def _view(self, t: Array, step: Index, position: Array, known: Mapping[Clock, Callable[[], Array]]) -> View:
         solution = self.solution
         if isinstance(solution, SeparableSolution):
             # By step and position: a jump can be shorter than the spacing of times.
@@ -205,7 +202,7 @@ class DenseOutput:
             return View(self, t, states, step, position, known)
         return View(self, t, lambda part: solution(t[part]), step, position, known)
 
-    def at_steps(self, step: NDArray[np.intp], position: Array) -> View:
+    def at_steps(self, step: Index, position: Array) -> View:
         """The view at positions, 0 to 1, in steps."""
         t = self.t[step] + position * self.h[step]
         return View(self, t, lambda part: self.solution.at_steps(step[part], position[part]), step, position, {})
@@ -231,7 +228,7 @@ class View:
     t: Array
     #: the states of a slice of the points
     read: Callable[[slice], Array]
-    step: NDArray[np.intp]
+    step: Index
     position: Array
     #: known values of clocks
     known: Mapping[Clock, Callable[[], Array]]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.flows.dense import DenseOutput, View
 from flowsim.results import Clock
 from flowsim.results.events import Event, Events
@@ -71,7 +70,7 @@ def outcome(completed: bool, message: str, last: Occurrence | None, stopped: boo
     return completed, message
 
 
-def _places(found: Sequence[Occurrence]) -> tuple[NDArray[np.intp], Array]:
+def _places(found: Sequence[Occurrence]) -> tuple[Index, Array]:
     return np.array([one.step for one in found]), np.array([one.position for one in found])
 
 

@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.flows.dual import ROUNDINGS, DualCoordinates
 from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
@@ -95,13 +94,13 @@ class GrowthCoordinates(DualCoordinates):
         change = own.derivative(own.exponents(y, t), np.sign(modes.coefficient) * size)
         return np.asarray(ROUNDINGS * change.max(axis=1))
 
-    def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
+    def predictor_of(self, t: Array, z: Array, only: Index) -> Array | None:
         """beta of some coordinates from their z; None where it is not a sum of exponentials."""
         if not self.native or self.map.schedule is not None:
             return None
         return self.flow.beta(z, t, only)
 
-    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, NDArray[np.intp], Array] | None:
+    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, Index, Array] | None:
         """beta, step and position of times, without the states; None where that is not faster."""
         return None if self.map.schedule is not None else solution.sums_at(t)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.flows.balancing import is_lawful
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, decay_of
@@ -47,7 +46,7 @@ class KernelCoordinates:
             bool(net.weight_decay) or (net.noise is not None and not net.noise.multiplicative)
         )
 
-    def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
+    def _stacked(self, y: Array) -> tuple[Array, Integers]:
         """The weights of states (K, N) as one row of K * d coordinates, for one call of the kernels."""
         raise NotImplementedError
 
@@ -56,7 +55,7 @@ class KernelCoordinates:
         flat = values.ravel()
         return np.append(flat, np.full(len(self.pairs) * self.d, exponent)) if self.decaying else flat
 
-    def _mean(self, w: Array, kind: NDArray[np.int64]) -> Array:
+    def _mean(self, w: Array, kind: Integers) -> Array:
         mean = np.empty(w.shape[1])
         self.kernels.mean(w, kind, self.std, mean)
         return mean

@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput, View
 from flowsim.flows.driver import run_flow
@@ -28,8 +27,6 @@ from flowsim.problem.margins import is_separable
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import ArcLength, SeparableSolution, Solution
 from flowsim.solvers.roots import first_positions
-
-Places = NDArray[np.intp]
 
 #: An end of sigma that no loss reaches in floats: sigma grows like ln ln(1/L).
 _HORIZON = 1e12
@@ -47,7 +44,7 @@ class LossClock(Coordinates, Protocol):
     def log_loss(self, y: Any) -> Array:
         """ln L of states."""
 
-    def times(self, solution: Any, elapsed: float) -> Callable[[Places, Array, Any], Array]:
+    def times(self, solution: Any, elapsed: float) -> Callable[[Index, Array, Any], Array]:
         """The map (step, position, state) to time, which is `elapsed` at the solution's start; infinite on overflow."""
 
 
@@ -70,7 +67,7 @@ class LossReader(DenseOutput):
         return replace(self.travelled, values=self.travelled.values + self.covered)
 
     @cached_property
-    def time(self) -> Callable[[Places, Array, Any], Array]:
+    def time(self) -> Callable[[Index, Array, Any], Array]:
         return self.clock.times(self.solution, self.elapsed)
 
     def after(self, steps: Solution | SeparableSolution) -> LossReader:
@@ -93,11 +90,11 @@ class LossReader(DenseOutput):
         return self.look(t, "log_loss")
 
     @cached_property
-    def _ends(self) -> tuple[Places, Array]:
+    def _ends(self) -> tuple[Index, Array]:
         count = np.arange(len(self.t))
         return np.minimum(count, max(len(self.h) - 1, 0)), (count == len(self.h)).astype(float)
 
-    def places(self, values: Array, clock: Clock) -> tuple[Array, Places, Array]:
+    def places(self, values: Array, clock: Clock) -> tuple[Array, Index, Array]:
         """The points at which a clock, which never decreases, takes values."""
         ends = self.on(clock, *self._ends)
         step = np.clip(np.searchsorted(ends, values, side="right") - 1, 0, len(self.h) - 1)
@@ -107,10 +104,10 @@ class LossReader(DenseOutput):
         position = np.where(at_high <= 0, 1.0, x)
         return self.t[step] + position * self.h[step], step, position
 
-    def _view(self, t: Array, step: Places, position: Array, known: Mapping[Clock, Callable[[], Array]]) -> View:
+    def _view(self, t: Array, step: Index, position: Array, known: Mapping[Clock, Callable[[], Array]]) -> View:
         return self.at_steps(step, position)
 
-    def at_steps(self, step: Places, position: Array) -> View:
+    def at_steps(self, step: Index, position: Array) -> View:
         """The view at positions, 0 to 1, in steps."""
         sigma = self.t[step] + (position * self.h[step] if len(self.h) else 0.0)
         return LossView(

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.frames import FINEST, HARMLESS, FrameCoordinates, common, linear_flow
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
@@ -28,8 +27,6 @@ from flowsim.problem import Problem, matrix_targets
 from flowsim.problem.cancellation import CANCELS
 from flowsim.results import Trajectory
 from flowsim.solvers.frames import FrameSolution
-
-Places = NDArray[np.intp]
 
 #: Part of the tolerance used: a looser one lets the softmax weights of the loss oscillate, whose time constants are
 #: shorter by a factor ln(1/L).
@@ -111,7 +108,7 @@ class FrameLossClock(FrameCoordinates):
         calls["done"] = _Stalling(self, max_steps, calls.get("done"))
         return super().integrate(t_end, rtol=max(_SHARE * rtol, _FINEST), max_steps=max_steps, **calls)
 
-    def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Places, Array, Any], Array]:
+    def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Index, Array, Any], Array]:
         """The map (step, position, state) to time, infinite on overflow."""
         return ElapsedTime.along(solution, lambda states: -self.log_loss(states), elapsed)
 
@@ -181,7 +178,7 @@ class ElapsedTime:
         parts = made._between(edges[:-1], edges[1:], np.floor(edges[:-1]).astype(np.intp))
         return cls(edges, elapsed + np.concatenate([[0.0], np.cumsum(parts)]), coefficients, solution.h[:count])
 
-    def __call__(self, step: Places, position: Array, y: Any) -> Array:
+    def __call__(self, step: Index, position: Array, y: Any) -> Array:
         """Times at positions, 0 to 1, in steps; infinite on overflow."""
         count = len(self.h)
         if count == 0:
@@ -192,7 +189,7 @@ class ElapsedTime:
         time = self.values[piece] + self._between(self.edges[piece], place, inside)
         return np.where(step + position <= count, time, np.inf)
 
-    def _between(self, low: Array, high: Array, step: Places) -> Array:
+    def _between(self, low: Array, high: Array, step: Index) -> Array:
         """The time between two points of the same step."""
         if not len(low):
             return np.zeros(0)

@@ -16,9 +16,8 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Index, log_abs
 from flowsim.flows.coordinates import SAFETY
 from flowsim.flows.growth import GrowthCoordinates
 from flowsim.flows.reduced import ReducedLoss
@@ -145,11 +144,11 @@ class GrowthLossClock(GrowthCoordinates):
         """ln L of states (K, N)."""
         return self.loss_terms(y)[0]
 
-    def times(self, solution: Solution, elapsed: float) -> Callable[[NDArray[np.intp], Array, Array], Array]:
+    def times(self, solution: Solution, elapsed: float) -> Callable[[Index, Array, Array], Array]:
         """The map (step, position, state) to time, which is part of the state; infinite on overflow."""
         return self._time
 
-    def _time(self, step: NDArray[np.intp], position: Array, y: Array) -> Array:
+    def _time(self, step: Index, position: Array, y: Array) -> Array:
         known = -self.log_loss(y) < LAST_TIME
         with np.errstate(over="ignore"):
             time = np.expm1(np.where(known, y[:, -1] - self.log_unit_of_time, 0.0)) * np.exp(self.log_unit_of_time)

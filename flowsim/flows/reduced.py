@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
 
@@ -138,7 +137,7 @@ def level_set(problem: Problem, beta: Array, is_damped: bool) -> tuple[Array, Ar
     with np.errstate(divide="ignore", over="ignore"):
         bound = least + excess / problem.entry_weights
 
-        def is_inside(f: Array) -> NDArray[np.bool_]:
+        def is_inside(f: Array) -> Bools:
             return np.asarray(problem.loss_function.value(f, problem.y) <= bound)
 
         center, ends = problem.predict(beta), []

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Integers
 
 #: Number of points in general position at which a symmetry is tested, and relative tolerance.
 _POINTS = 7
@@ -70,10 +69,10 @@ class Chambers:
     #: (d, k, k), N and its inverse B. The first rows of N are the walls of the start's chamber, ``c >= 0``
     forms: Array
     back: Array
-    is_wall: NDArray[np.bool_]  #: (k, d), where c can be kept as its logarithm
+    is_wall: Bools  #: (k, d), where c can be kept as its logarithm
 
     @classmethod
-    def of(cls, normals: list[Array], kind: NDArray[np.int64], direction: Array) -> Chambers:
+    def of(cls, normals: list[Array], kind: Integers, direction: Array) -> Chambers:
         """For the reflections `normals` (r, k) of every kind of formula and a start `direction` (k, d)."""
         k, d = direction.shape
         forms, is_wall = np.empty((d, k, k)), np.zeros((k, d), dtype=bool)

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.flows.coordinates import NativeCoordinates, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
@@ -170,7 +169,7 @@ class ScaledCoordinates:
         beta: Array = read(t, y)
         return np.ldexp(beta, self.exponents.beta, out=beta)
 
-    def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
+    def predictor_of(self, t: Array, z: Array, only: Index) -> Array | None:
         """beta of some coordinates, where the inner coordinates provide it."""
         read = getattr(self.inner, "predictor_of", None)
         beta = None if read is None else read(t, z, only)
@@ -180,7 +179,7 @@ class ScaledCoordinates:
         """A bound on the error of beta from rounding of the states, at each time (K,)."""
         return np.ldexp(cast(Any, self.inner).rounding(t, y), self.exponents.beta)
 
-    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, NDArray[np.intp], Array] | None:
+    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, Index, Array] | None:
         """beta, step and position of times, where the inner coordinates provide them without the states."""
         read = getattr(self.inner, "predictor_at_times", None)
         found = None if read is None else read(solution, t)

@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Unpack, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Index
 from flowsim.flows.coordinates import CommonCoordinates, IntegrationOptions
 from flowsim.flows.dual import DualCoordinates
 from flowsim.growth.shrinking_map import ShrinkingMap, gradient_bound_at, still_time
@@ -85,7 +84,7 @@ class Jump:
         """``|d beta/dt|`` at positions `nodes` in every step."""
         return self.steps.speeds(n, nodes)
 
-    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+    def states(self, flow: SeparableFlow, step: Index, theta: Array) -> tuple[Array, Array]:
         """States at positions `theta` in steps."""
         out = np.tile(self.before.row, (len(step), 1))
         moved = self.steps.states(flow, step, theta)[0]
@@ -110,7 +109,7 @@ class ShrinkingLine:
     length: float
     before: ShrinkingState
     force: Array
-    rests: NDArray[np.bool_]
+    rests: Bools
     shrinkage: Array
     balancing: Array
     depth: int
@@ -128,7 +127,7 @@ class ShrinkingLine:
         """Zero: no visible coordinate moves."""
         return np.zeros((1, len(nodes)))
 
-    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+    def states(self, flow: SeparableFlow, step: Index, theta: Array) -> tuple[Array, Array]:
         """States at positions `theta` in the step."""
         return np.array([self.after(x * self.length).row for x in theta]), np.empty((0, flow.rows))
 
@@ -263,7 +262,7 @@ class _Run:
             first=self.first,
         )
 
-    def _is_trapped(self) -> NDArray[np.bool_]:
+    def _is_trapped(self) -> Bools:
         """Coordinates that can no longer grow at any admissible gradient."""
         with np.errstate(over="ignore"):
             return np.asarray(self.map.shrinkage * self.state.true_distance.min(axis=0) > self.bound)
@@ -322,7 +321,7 @@ class _Run:
             return steps.message
         return self._not_at_rest(length) if self.t < self.t_end else ""
 
-    def _set_state(self, last: DistanceSteps, length: float, trapped: NDArray[np.bool_]) -> None:
+    def _set_state(self, last: DistanceSteps, length: float, trapped: Bools) -> None:
         """Set the state after the last steps of a jump, and the active coordinates there."""
         moved = np.exp(-self.state.E) * last.place[-1]
         self.state = replace(self.state, distance=np.where(trapped, self.state.distance, moved))

@@ -13,9 +13,8 @@ bounds it, since J is symmetric; K is the weight decay over the step. Directions
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.problem import Problem
 from flowsim.symbolic import Kernels
 
@@ -52,7 +51,7 @@ class TransversalError:
         t: float,
         w: Array,
         kernels: Kernels,
-        kind: NDArray[np.int64],
+        kind: Integers,
         std: Array,
         s2: Array,
         problem: Problem,

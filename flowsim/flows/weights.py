@@ -13,9 +13,8 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Bools, Integers, log_abs
 from flowsim.flows.balancing import product_decay_rates
 from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.kernel_coordinates import (
@@ -90,7 +89,7 @@ class WeightCoordinates(KernelCoordinates):
             (largest[largest > 0] > _CANCELLING).all() and self._gradient_is_smooth()
         )
 
-    def _even_weights(self, index: int) -> NDArray[np.bool_]:
+    def _even_weights(self, index: int) -> Bools:
         """The weights in which a formula is even."""
         rows = tuple(self.net.weights.index(name) for name in self.net.distinct[index].weights)
 
@@ -146,7 +145,7 @@ class WeightCoordinates(KernelCoordinates):
         eta2 = float(self.std.max()) ** 2
         return product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
 
-    def _conserved(self, w: Array, kind: NDArray[np.int64]) -> Array:
+    def _conserved(self, w: Array, kind: Integers) -> Array:
         out = np.zeros((len(self.kernels.invariant_names), w.shape[1]))
         self.kernels.invariants(np.ascontiguousarray(w), kind, out)
         return out[self.pairs]
@@ -241,7 +240,7 @@ class WeightCoordinates(KernelCoordinates):
         self._unbalanced_at[:] = np.inf
         return SAFETY * self.visible_part * rtol, np.maximum(SAFETY * limits, np.finfo(float).tiny)
 
-    def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
+    def _stacked(self, y: Array) -> tuple[Array, Integers]:
         w = y[:, : self.k * self.d].reshape(len(y), self.k, self.d)
         return np.ascontiguousarray(np.moveaxis(w, 0, 1).reshape(self.k, -1)), np.tile(self.kind, len(y))
 

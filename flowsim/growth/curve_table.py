@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Integers
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
 from flowsim.solvers.compilation import compiled, part
@@ -22,11 +21,11 @@ class CurveTable(NamedTuple):
     Pieces are closed forms, sums of exponentials in K components, or Chebyshev polynomials of degree N.
     """
 
-    first: NDArray[np.int64]  #: (C + 1,)
+    first: Integers  #: (C + 1,)
     #: (P,), of each piece
     low: Array
     high: Array
-    closed: NDArray[np.bool_]  #: (P,), whether it is a closed form
+    closed: Bools  #: (P,), whether it is a closed form
     #: (P, K)
     log_c: Array
     sign_c: Array

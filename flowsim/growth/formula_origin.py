@@ -8,9 +8,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Integers
 from flowsim.growth.series import ZERO, Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
@@ -115,7 +114,7 @@ def origin_of(formula: Formula) -> Origin:
     return replace(found, small=_confirmed(found, formula)) if math.isfinite(small) else found
 
 
-def significant(series: Series) -> NDArray[np.bool_]:
+def significant(series: Series) -> Bools:
     """Monomials that are significant beside the others of their degree."""
     degree, size = series.degree, np.abs(series.coefficient)
     largest = np.zeros(int(degree.max()) + 1)
@@ -174,7 +173,7 @@ def _confirmed(origin: Origin, formula: Formula) -> float:
     return origin.linear
 
 
-def created_components(origin: Origin, c: Array, sign: float) -> tuple[NDArray[np.int64], Array]:
+def created_components(origin: Origin, c: Array, sign: float) -> tuple[Integers, Array]:
     """Degrees e and factors C (k,) of the components ``C alpha^e`` of a start ``alpha c``, with growing ones created.
 
     A component that the start lacks is created by higher orders: ``c_k' = mu_k c_k + a c^e`` leaves it, once the

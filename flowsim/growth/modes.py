@@ -16,9 +16,8 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Integers, log_abs
 from flowsim.growth.formula_origin import eigenvectors
 from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
 from flowsim.network.quadratic import ZERO
@@ -27,7 +26,7 @@ __all__ = ["Memory", "Modes", "start_memory"]
 
 
 #: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
-Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]
+Memory = Callable[[Integers], tuple[Array, Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ class Modes:
     conserved: Array
 
     @classmethod
-    def of(cls, net: DiagonalNetwork, direction: Array | Start, coordinates: NDArray[np.int64] | None = None) -> Modes:
+    def of(cls, net: DiagonalNetwork, direction: Array | Start, coordinates: Integers | None = None) -> Modes:
         """Diagonalise every formula of the network at the start `direction`, for all coordinates or for some."""
         stds = (0.0,) * len(net.weights) if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
         all_kinds = net.kinds(direction.shape[1]) if len(net.distinct) > 1 else None
@@ -164,7 +163,7 @@ class _StartMemory:
     values: Array
     fresh: bool
 
-    def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+    def __call__(self, coordinates: Integers) -> tuple[Array, Array]:
         modes = Modes.of(self.net, self.values, coordinates)
         shape = (len(coordinates), modes.start.shape[1])
         rate = np.broadcast_to(modes.rate, shape)
@@ -177,7 +176,7 @@ class _StartMemory:
         return weight.T, (rate * (weight != 0)).T
 
 
-def _among(direction: Array | Start, keep: NDArray[np.int64]) -> Array | Start:
+def _among(direction: Array | Start, keep: Integers) -> Array | Start:
     return direction.among(keep) if isinstance(direction, Start) else direction[:, keep]
 
 

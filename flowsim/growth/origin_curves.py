@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.arrays import Array, Index
+from flowsim.arrays import Array, Integers
 from flowsim.growth.arrivals import arrival
 from flowsim.growth.curve import Curve
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_inverse, read_table
@@ -209,7 +209,7 @@ class OriginCurves:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_known": {}}  # curves hold compiled code, and are computed again on demand
 
-    def among(self, keep: Index) -> OriginCurves:
+    def among(self, keep: Integers) -> OriginCurves:
         """The curves of some coordinates, renumbered."""
         part = OriginCurves.__new__(OriginCurves)
         part.__dict__.update(self.__dict__)
@@ -217,7 +217,7 @@ class OriginCurves:
         part.kinds = None if self.kinds is None else self.kinds[keep]
         return part
 
-    def out_of_reach(self, coordinates: Index, values: Array) -> tuple[int, float] | None:
+    def out_of_reach(self, coordinates: Integers, values: Array) -> tuple[int, float] | None:
         """The first of some coefficients that its curve does not attain, as (coordinate, limit)."""
         for i, value in zip(coordinates.tolist(), values.tolist(), strict=True):
             try:
@@ -228,7 +228,7 @@ class OriginCurves:
                 return i, math.copysign(curve.limit, value)
         return None
 
-    def response(self, coordinates: Index, sign: Array, b: float) -> CurveResponse:
+    def response(self, coordinates: Integers, sign: Array, b: float) -> CurveResponse:
         """How coordinates grow to one side each, tabulated to b where that is possible."""
         pairs = [self.of(int(i), int(side)) for i, side in zip(coordinates, sign, strict=True)]
         for curve, _ in pairs:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Index, log_abs
 
 #: Series terms, and the ratio m/x below which they reach rounding.
 _TERMS, _SERIES = 16, 0.25
@@ -99,10 +98,10 @@ class ProductShape:
         self.edges = np.append(self.edges, edges)
         self.values = np.append(self.values, self.values[-1] + np.cumsum(steps))
 
-    def _panel(self, y: Array) -> NDArray[np.intp]:
+    def _panel(self, y: Array) -> Index:
         return np.clip(np.searchsorted(-self.edges, -y), 1, len(self.edges) - 1)
 
-    def _near(self, y: Array, panel: NDArray[np.intp]) -> Array:
+    def _near(self, y: Array, panel: Index) -> Array:
         start = self.edges[panel - 1]
         inner = y[:, None] + (start - y)[:, None] * self.nodes
         density = self._density(inner.ravel()).reshape(inner.shape)

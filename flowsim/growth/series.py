@@ -16,9 +16,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, Index
+from flowsim.arrays import Array, Bools, Integers
 from flowsim.network import Formula
 
 #: Highest degree kept while pairs of monomials are at most this many, and the least degree kept.
@@ -38,15 +37,15 @@ class Series:
     `exponents` (E, k) by ascending degree, `coefficient` (E,).
     """
 
-    exponents: Index
+    exponents: Integers
     coefficient: Array
 
     @property
-    def degree(self) -> Index:
+    def degree(self) -> Integers:
         """Degree of each monomial, (E,)."""
         return self.exponents.sum(axis=1)
 
-    def part(self, keep: NDArray[np.bool_]) -> Series:
+    def part(self, keep: Bools) -> Series:
         """Some of the monomials."""
         return Series(self.exponents[keep], self.coefficient[keep])
 
@@ -95,11 +94,11 @@ def taylor_series(formula: Formula, basis: Array) -> Series:
 class _Ring:
     """Polynomials of bounded degree; an element is its coefficients (E,)."""
 
-    exponents: Index
-    linear: Index
-    left: Index
-    right: Index
-    product: Index
+    exponents: Integers
+    linear: Integers
+    left: Integers
+    right: Integers
+    product: Integers
     degree: int
 
     def times(self, a: Array, b: Array) -> Array:

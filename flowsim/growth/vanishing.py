@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, chosen, is_uniform
+from flowsim.arrays import Array, Integers, chosen, is_uniform
 from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.modes import Memory
 from flowsim.growth.origin_curves import OriginCurves
@@ -30,7 +29,7 @@ class VanishingGrowth:
     #: (L, d) or None, weights of products; zeros for coordinates from a vanishing start, NaN if unknown
     weights: Array | None = None
 
-    def among(self, keep: NDArray[np.int64]) -> VanishingGrowth:
+    def among(self, keep: Integers) -> VanishingGrowth:
         """Of some coordinates."""
         memory = self.memory
         return VanishingGrowth(

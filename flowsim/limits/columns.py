@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array, Index
+from flowsim.arrays import Array, Bools, Integers
 from flowsim.limits.hits import BLOCK, examine
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
@@ -42,11 +42,11 @@ class Columns:
         """``X^T vector``."""
         return np.ascontiguousarray(self.problem.rmatvec(vector))
 
-    def number(self, place: Index) -> Index:
+    def number(self, place: Integers) -> Integers:
         """Indices in X of indices among these columns."""
         return place
 
-    def underflow(self, suspects: NDArray[np.bool_]) -> bool:
+    def underflow(self, suspects: Bools) -> bool:
         """Whether any of these columns, whose squares underflow, is not zero (columns of an operator count as zero)."""
         return bool(self.is_dense and self.problem.X[:, suspects].any())
 
@@ -56,7 +56,7 @@ class SparseColumns:
     """The non-empty columns of sparse data, and given others; memory in proportion to the entries."""
 
     n: int
-    which: Index  #: (m,), their indices in X, ascending
+    which: Integers  #: (m,), their indices in X, ascending
     #: (nnz,), the entries in order of columns: the index into `which`, the row, the value
     place: NDArray[np.uint32]
     rows: NDArray[np.uint32]
@@ -65,7 +65,7 @@ class SparseColumns:
     is_dense = False
 
     @classmethod
-    def of(cls, X: Any, also: Index) -> SparseColumns:
+    def of(cls, X: Any, also: Integers) -> SparseColumns:
         """Columns of a CSR array, each entry given once, and further ones even if they are empty."""
         order = np.argsort(X.indices, kind="stable")
         numbers = X.indices[order]
@@ -97,15 +97,15 @@ class SparseColumns:
         """As :meth:`Columns.transposed`."""
         return np.asarray(np.bincount(self.place, self.entries * vector[self.rows], self.d), dtype=float)
 
-    def number(self, place: Index) -> Index:
+    def number(self, place: Integers) -> Integers:
         """As :meth:`Columns.number`."""
         return self.which[place]
 
-    def underflow(self, suspects: NDArray[np.bool_]) -> bool:
+    def underflow(self, suspects: Bools) -> bool:
         """As :meth:`Columns.underflow`."""
         return bool(self.entries[suspects[self.place]].any())
 
-    def block_ends(self) -> Index:
+    def block_ends(self) -> Integers:
         """Where the entries of each block of columns begin and end."""
         return np.searchsorted(self.place, np.arange(0, self.d + BLOCK, BLOCK, dtype=np.uint32))
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.errors import IntegrationError
 from flowsim.problem import Problem
 from flowsim.problem.entries import dense
@@ -42,7 +41,7 @@ class Escape:
     """
 
     time: float
-    hits: NDArray[np.int64]
+    hits: Integers
     direction: Array
     margin: float
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, is_uniform
+from flowsim.arrays import Array, Integers, is_uniform
 from flowsim.errors import IntegrationError
 from flowsim.limits.columns import Columns, SparseColumns
 from flowsim.limits.convex import Escape, cone_minimiser
@@ -78,8 +77,8 @@ class DiagonalProcess:
         self.duals = follow(self.columns, self.bounds, self.costs, self.rounding)
         self.dual_rounding = 0.0  # the largest at a breakpoint so far, relative to the thresholds
         self.times: list[float] = []
-        self.hits: list[NDArray[np.int64]] = []
-        self.supports: list[NDArray[np.int64]] = []
+        self.hits: list[Integers] = []
+        self.supports: list[Integers] = []
         self.values: list[Array] = []
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
@@ -124,7 +123,7 @@ class DiagonalProcess:
                 raise
         return self._path(horizon, complete, message)
 
-    def _escaped(self, end: Recession[Key], hits: NDArray[np.int64]) -> SaddlePath:
+    def _escaped(self, end: Recession[Key], hits: Integers) -> SaddlePath:
         """The path up to the escape."""
         now, direction = self.units.time(self.t), np.zeros(self.problem.d)
         for (i, sign), share in end.direction.items():
@@ -161,7 +160,7 @@ class DiagonalProcess:
             **bounds.of_path(),
         )
 
-    def _next(self) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
+    def _next(self) -> tuple[float, Integers, Integers]:
         """The next breakpoint, excluding coordinates whose rate is rounding of y."""
         size = self.cone.size
         if size == 0.0:
@@ -185,7 +184,7 @@ class DiagonalProcess:
             self.rounding[found[unsure]] = noise[unsure]
             self.has_raised = True
 
-    def _rates(self, found: NDArray[np.int64], signs: NDArray[np.int64]) -> tuple[Array, Array]:
+    def _rates(self, found: Integers, signs: Integers) -> tuple[Array, Array]:
         """The rates at which coordinates approach their bounds, and their rounding errors."""
         n = self.columns.n
         columns = np.column_stack([self.columns.column(i) for i in found.tolist()])
@@ -193,13 +192,13 @@ class DiagonalProcess:
         rates = signs * (columns.T @ self.cone.residual) - n * cost
         return rates / n, self.cone.noise(columns, self.columns.norms[found], rates) / n
 
-    def _resolve_directions(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
+    def _resolve_directions(self, coordinates: Integers, signs: Integers) -> None:
         self._move(coordinates, signs)
         support, values = self._support()
         self.supports.append(support)
         self.values.append(values)
 
-    def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
+    def _move(self, coordinates: Integers, signs: Integers) -> None:
         """Activate the bounds reached, solve, and deactivate those whose multiplier has the wrong sign."""
         from flowsim.solvers.cone_newton import Recession
 
@@ -224,7 +223,7 @@ class DiagonalProcess:
                 bound = (self.bounds.upper, self.bounds.lower)[side][i] + self.costs[side][i] * self.t
                 self.duals.leave(i, sign * bound)
 
-    def _support(self) -> tuple[NDArray[np.int64], Array]:
+    def _support(self) -> tuple[Integers, Array]:
         inside = {i for i, _ in self.cone.members}
         waiting = list({i: (i, sign) for i, sign in self.cone.waiting if i not in inside}.values())
         keys = list(self.cone.members)
@@ -249,7 +248,7 @@ class DiagonalProcess:
         return column if sign > 0 else -column
 
 
-def _standing(bounds: DualBounds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _standing(bounds: DualBounds) -> tuple[Integers, Integers]:
     """Coordinates whose dual starts at a bound, and the sign of that bound."""
     up, low = (
         np.empty(0, np.int64) if is_uniform(bound) and bound[0] != 0 else np.flatnonzero(bound == 0)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array, chosen, compact
+from flowsim.arrays import Array, Integers, chosen, compact
 from flowsim.growth.modes import Memory, Modes, start_memory
 from flowsim.growth.origin_curves import origin_curves
 from flowsim.growth.vanishing import VanishingGrowth, is_product, order_of, thresholds_and_rates
@@ -48,7 +48,7 @@ class DualBounds:
             "offset": self.offset,
         }
 
-    def of(self, keep: NDArray[np.int64]) -> DualBounds:
+    def of(self, keep: Integers) -> DualBounds:
         """The bounds of some coordinates."""
         return DualBounds(
             chosen(self.upper, keep),
@@ -156,7 +156,7 @@ def _weights_of(start: Mapping[str, ArrayLike | Logs] | StartState | None, order
     return np.broadcast_to(np.where(start.beta == 0, 0.0, np.nan), (order, d))
 
 
-def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+def _no_memory_needed(coordinates: Integers) -> tuple[Array, Array]:
     """Deep products become independent of their start as they grow."""
     empty = np.zeros((0, len(coordinates)))
     return empty, empty

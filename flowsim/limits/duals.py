@@ -19,12 +19,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array, Index
+from flowsim.arrays import Array, Integers
 from flowsim.limits.columns import Columns, SparseColumns, sweep
 from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.hits import BUFFER, arrivals, next_hits, tabulate
 
-Hits = tuple[float, Index, Index]
+Hits = tuple[float, Integers, Integers]
 
 #: Number of features from which on dense problems are screened: below, a full product costs less.
 SCREEN_FROM = 1000
@@ -136,7 +136,7 @@ class ScreenedDuals:
         self.products = 0
         self.seconds = 0.0
         self.columns_computed = 0
-        self.near: Index | None = None
+        self.near: Integers | None = None
         self._mask = np.zeros(problem.d, dtype=bool)
         self._rows = np.empty((0, problem.n))
         self._s = np.empty(0)
@@ -198,13 +198,15 @@ class ScreenedDuals:
             return self._near_only(t, flags, age)
         return wait, found, signs
 
-    def _hits(self, s: Array, g: Array, chosen: Index | slice, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
+    def _hits(
+        self, s: Array, g: Array, chosen: Integers | slice, t: float, flags: NDArray[np.uint8], age: float
+    ) -> Hits:
         bounds = tuple(tabulate(side[chosen]) for side in self.sides)
         own_flags, own_rounding = np.ascontiguousarray(flags[chosen]), np.ascontiguousarray(self.rounding[chosen])
         wait, found, signs = next_hits(s, np.zeros(len(s)), 0.0, g, bounds, own_flags, own_rounding, t, age)
         return wait, found if isinstance(chosen, slice) else chosen[found], signs
 
-    def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Index:
+    def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Integers:
         """Coordinates not computed yet whose ball around the prediction meets a bound by time t."""
         shift = N - self.N0
         square = float(self.r0 @ self.r0)
@@ -233,7 +235,7 @@ class ScreenedDuals:
         size = min(max(int(_SEED * self.problem.d), _LEAST_SEED), self.problem.d)
         self._include(np.sort(np.argpartition(waits, size - 1)[:size]))
 
-    def _include(self, coordinates: Index) -> None:
+    def _include(self, coordinates: Integers) -> None:
         assert self.near is not None
         needed = self._count + len(coordinates)
         if needed > len(self._rows):

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.saddle_list import Saddles
 from flowsim.network import DiagonalNetwork
@@ -19,7 +18,7 @@ from flowsim.results.fields import fields_of
 class TabulatedMemory:
     """The growth with the dual of the coordinates that take part in jumps, as numbers."""
 
-    coordinates: NDArray[np.int64]  #: (m,), ascending
+    coordinates: Integers  #: (m,), ascending
     #: (k, m)
     coefficients: Array
     rates: Array
@@ -32,7 +31,7 @@ class TabulatedMemory:
         coordinates = np.unique(np.concatenate(taking_part)).astype(np.int64)
         return cls(coordinates, *path.memory(coordinates))
 
-    def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+    def __call__(self, coordinates: Integers) -> tuple[Array, Array]:
         place = np.searchsorted(self.coordinates, coordinates)
         return self.coefficients[:, place], self.rates[:, place]
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.solvers.compilation import compiled, part
 
 #: Difference of two hits, relative to a threshold, below which they are one jump: far above the rounding of s, far
@@ -41,7 +41,7 @@ def next_hits(
     rounding: Array,
     t: float,
     age: float,
-) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[float, Integers, Integers]:
     """Advance s to time t and find the waiting time to the next hit.
 
     Parameters
@@ -79,14 +79,14 @@ def next_hits(
 
 def arrivals(
     wait: float | None,
-    near: NDArray[np.int64],
+    near: Integers,
     both: Array,
     bounds: tuple[Array, ...],
     flags: NDArray[np.uint8],
     rounding: Array,
     t: float,
     age: float,
-) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[float, Integers, Integers]:
     """Those of the candidates, with their duals and g, that reach a bound after the wait; and which bound.
 
     Without `wait` it is the least of the candidates.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.growth.vanishing import is_product, order_of
 from flowsim.limits.columns import Columns, SparseColumns
 from flowsim.limits.diagonal import DiagonalProcess
@@ -46,7 +46,7 @@ class JointPath(SaddlePath):
     """
 
     drain: Array = field(default_factory=lambda: np.zeros(1))
-    trapped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    trapped: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def dual(self, t: ArrayLike) -> Array:
         r""":math:`s(t) = -\int_0^t g\, e^{-(L-2) k s} ds`, shapes as in :meth:`beta`."""
@@ -101,7 +101,7 @@ class _JointProcess(DiagonalProcess):
         drain = self.units.cost(self.drain)[self.columns.number(np.arange(self.columns.d))]
         self.duals = self.slowed = SlowedDuals(self.columns, self.bounds, drain, self.rounding)
 
-    def trapped(self) -> NDArray[np.int64]:
+    def trapped(self) -> Integers:
         """Coordinates that move towards a bound they do not reach."""
         gaps, waits, _ = self.slowed.waits(self.t, self.cone.residual, self.flags)
         return self.columns.number(np.flatnonzero(np.isfinite(gaps) & np.isinf(waits)))
@@ -122,7 +122,7 @@ class SlowedDuals(DenseDuals):
         found = np.flatnonzero(waits <= wait * (1 + _TIE)) if math.isfinite(wait) else np.empty(0, np.int64)
         return wait, found, signs[found]
 
-    def waits(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> tuple[Array, Array, NDArray[np.int64]]:
+    def waits(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> tuple[Array, Array, Integers]:
         """Distances to the bounds in the direction of -g, inf at a bound or if g is rounding; waits; the bounds."""
         self.t, self.g = t, self.gradient(residual)
         # Active weights are balanced by the noise: they do not change sign.

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index, Integers
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
@@ -59,7 +59,7 @@ class LinearSaddlePath(Saved, Staircase):
     problem: Problem
     data: LinearData | ReducedLinearData = field(repr=False)
     jump_times: Array
-    ranks: NDArray[np.int64]
+    ranks: Integers
     width: int
     blocks: tuple[Block, ...] = field(repr=False)
     #: for each of the K + 1 saddles the plateau of every block, and whether its jump is one direction of one block
@@ -91,7 +91,7 @@ class LinearSaddlePath(Saved, Staircase):
         return self._table({"rank": self.ranks, "loss": self.losses, **values})
 
     @property
-    def active_sets(self) -> tuple[NDArray[np.int64], ...]:
+    def active_sets(self) -> tuple[Integers, ...]:
         """``0, ..., rank - 1`` for each saddle: the active directions, in order of activation."""
         return tuple(np.arange(rank) for rank in self.ranks)
 
@@ -215,7 +215,7 @@ class LinearSaddlePath(Saved, Staircase):
     def _lift(self, beta1: Array) -> Array:
         return np.asarray(self.data.directions @ beta1)
 
-    def _rows(self, saddles: NDArray[np.intp]) -> Array:
+    def _rows(self, saddles: Index) -> Array:
         return self._lift(self._reduced[saddles])
 
     def _mixed(self, shares: Array) -> Array:

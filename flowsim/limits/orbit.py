@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.card import one_line
 
 #: Distances between points on an orbit, relative to its length, that count as zero.
@@ -38,7 +37,7 @@ class Orbit:
     """
 
     jump: int
-    coordinates: NDArray[np.int64]
+    coordinates: Integers
     distance: Array
     points: Array
     tangents: Array
@@ -87,9 +86,7 @@ def integrated(
     return solution, solution.sol(np.concatenate(steps))
 
 
-def by_distance(
-    velocity: Array, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
-) -> Orbit:
+def by_distance(velocity: Array, jump: int, coordinates: Integers, beta0: Array, beta1: Array, points: Array) -> Orbit:
     """Reparametrise by distance travelled: chords, each lengthened to the arc spanned by its end tangents.
 
     The speed is not integrated: near the next saddle it is rounding of a vanishing force, times ever longer steps.

@@ -17,9 +17,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Bools, Integers, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import CurveResponse
 from flowsim.limits.orbit import Orbit, SpentError, by_distance, integrated
@@ -69,7 +68,7 @@ def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
 class _Field:
     """The velocity of the coordinates that take part, with fixed signs."""
 
-    def __init__(self, path: Saddles, coordinates: NDArray[np.int64], beta0: Array, beta1: Array) -> None:
+    def __init__(self, path: Saddles, coordinates: Integers, beta0: Array, beta1: Array) -> None:
         problem = path.problem
         columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
@@ -178,7 +177,7 @@ class _Field:
             point[old] += shift
         return point
 
-    def _head_start(self, beta0: Array, new: NDArray[np.bool_]) -> Array:
+    def _head_start(self, beta0: Array, new: Bools) -> Array:
         """Logarithms of the prefactors of tied coordinates, from the start and from dependence on active columns."""
         if new.sum() < 2:
             return np.zeros(int(new.sum()))

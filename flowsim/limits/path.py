@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index, Integers
 from flowsim.limits.files import TabulatedMemory
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
@@ -88,7 +88,7 @@ class SaddlePath(Saved, Staircase, Saddles):
         return self._table({"loss": self.losses, **columns})
 
     @property
-    def active_sets(self) -> tuple[NDArray[np.int64], ...]:
+    def active_sets(self) -> tuple[Integers, ...]:
         """The support of each of the K + 1 saddles, ascending."""
         return self.supports
 
@@ -178,7 +178,7 @@ class SaddlePath(Saved, Staircase, Saddles):
         pretrained = (self.thresholds[0] == 0) | (self.thresholds[1] == 0)
         return np.where(pretrained, np.nan, weights)
 
-    def _rows(self, saddles: NDArray[np.intp]) -> Array:
+    def _rows(self, saddles: Index) -> Array:
         out = np.zeros((len(saddles), self.problem.d))
         for row, saddle in enumerate(saddles):
             out[row, self.supports[saddle]] = self.values[saddle]

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.growth.modes import Memory
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
@@ -60,9 +59,9 @@ class Saddles:
 
     problem: Problem
     jump_times: Array
-    supports: tuple[NDArray[np.int64], ...] = field(repr=False)
+    supports: tuple[Integers, ...] = field(repr=False)
     values: tuple[Array, ...] = field(repr=False)
-    hits: tuple[NDArray[np.int64], ...] = field(repr=False)
+    hits: tuple[Integers, ...] = field(repr=False)
     horizon: float = math.inf
     complete: bool = True
     message: str = ""

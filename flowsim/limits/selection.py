@@ -15,12 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Bools, Integers, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.dual_bounds import DualBounds
-
-Chosen = NDArray[np.bool_]
 
 #: Coefficients below this, relative to the largest, are zeros to the accuracy of the iteration.
 NEGLIGIBLE = 1e-11
@@ -33,7 +31,7 @@ _UNKNOWN = "the state of its start does not determine how its coordinates grow w
 def selected(
     columns: Array,
     values: Array,
-    coordinates: NDArray[np.int64],
+    coordinates: Integers,
     flags: NDArray[np.uint8],
     bounds: DualBounds,
     t: float,
@@ -85,9 +83,7 @@ def selected(
         ) from error
 
 
-def _of_modes(
-    columns: Array, target: Array, bounds: DualBounds, coordinates: NDArray[np.int64], up: Chosen, low: Chosen
-) -> Array:
+def _of_modes(columns: Array, target: Array, bounds: DualBounds, coordinates: Integers, up: Bools, low: Bools) -> Array:
     """Quadratic formulas: sums of exponentials."""
     from flowsim.solvers.entropy import SumOfExponentials, mirror_interpolation
 
@@ -103,7 +99,7 @@ def _of_modes(
 
 
 def _along_curves(
-    columns: Array, target: Array, curves: OriginCurves, coordinates: NDArray[np.int64], sign: Array, size: float
+    columns: Array, target: Array, curves: OriginCurves, coordinates: Integers, sign: Array, size: float
 ) -> Array:
     """Other formulas of order 2: each coordinate on its own curve."""
     from flowsim.solvers.entropy import mirror_interpolation
@@ -116,7 +112,7 @@ def _along_curves(
     raise ArithmeticError("the selected minimiser has coefficients that the formula does not attain")
 
 
-def _power_rates(curves: OriginCurves, coordinates: NDArray[np.int64], sign: Array) -> Array:
+def _power_rates(curves: OriginCurves, coordinates: Integers, sign: Array) -> Array:
     """Other formulas of order L >= 3: rates of ``z -> (-rate z)^(-L/(L-2))``."""
     own = [curves.of(int(i), int(side))[0] for i, side in zip(coordinates, sign, strict=True)]
     if not all(curve.is_power_law for curve in own):
@@ -127,7 +123,7 @@ def _power_rates(curves: OriginCurves, coordinates: NDArray[np.int64], sign: Arr
     return np.array([curve.speed for curve in own]) * (curves.order - 2.0) / curves.order
 
 
-def check_reach(bounds: DualBounds, coordinates: NDArray[np.int64], values: Array, t: float) -> None:
+def check_reach(bounds: DualBounds, coordinates: Integers, values: Array, t: float) -> None:
     """Refuse least-squares coefficients that the formula does not attain along its curve from the origin."""
     curves = bounds.growth.curves
     if curves is None or (beyond := curves.out_of_reach(coordinates, values)) is None:

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array, times_of
+from flowsim.arrays import Array, Index, times_of
 from flowsim.card import card, curves
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, at_noise_level
@@ -39,7 +39,7 @@ class Staircase:
     complete: bool
     message: str
 
-    def _rows(self, saddles: NDArray[np.intp]) -> Array:
+    def _rows(self, saddles: Index) -> Array:
         """Chosen saddles, stacked along the first axis."""
         raise NotImplementedError
 

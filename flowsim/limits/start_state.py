@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.card import one_line
 from flowsim.growth.modes import start_memory
 from flowsim.network import DiagonalNetwork, GivenWeights
@@ -43,7 +42,7 @@ class StartState:
 
     __repr__ = one_line
 
-    def memory(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+    def memory(self, coordinates: Integers) -> tuple[Array, Array]:
         """`coefficients` and `rates` of some coordinates; NaN if they are not known."""
         if self.coefficients is None or self.rates is None:
             unknown = np.full((1, len(coordinates)), np.nan)

@@ -8,9 +8,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.hints import hinting
 from flowsim.network.decay import Decay, DecaySchedule, check_decay
 from flowsim.network.formula import Formula
@@ -103,7 +103,7 @@ class DiagonalNetwork:
         """Names of the k weights of a coordinate."""
         return tuple(dict.fromkeys(name for formula in self.formulas for name in formula.weights))
 
-    def kinds(self, d: int) -> NDArray[np.int64]:
+    def kinds(self, d: int) -> Integers:
         """Index into `distinct` for each of d coordinates.
 
         Raises ValueError if the network lists a number of formulas other than d.

@@ -9,12 +9,13 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from flowsim.arrays import Array
 
 #: Tolerance on the least eigenvalue of a matrix of moments, for the rounding of its entries.
 _MOMENT_ROUNDING = 1e-9
 
-Nodes = tuple[NDArray[np.float64], NDArray[np.float64]]
+Nodes = tuple[Array, Array]
 Std = float | Mapping[str, float] | Sequence[float]
 
 
@@ -64,7 +65,7 @@ class Noise:
     def __hash__(self) -> int:
         return hash(self._identity())
 
-    def stds(self, weights: Sequence[str]) -> NDArray[np.float64]:
+    def stds(self, weights: Sequence[str]) -> Array:
         """eta of each weight, shape (k,)."""
         if isinstance(self.std, Mapping):
             unknown = sorted(set(self.std) - set(weights))
@@ -87,7 +88,7 @@ class Noise:
         """``E zeta^order`` of the noise scaled to unit std, as a float."""
         return float(self.moment(order))
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Samples of the noise scaled to unit std."""
         raise NotImplementedError
 
@@ -118,7 +119,7 @@ class Noise:
         return z, p
 
 
-def pairs(half: NDArray[np.float64], mass: NDArray[np.float64]) -> Nodes:
+def pairs(half: Array, mass: Array) -> Nodes:
     """A symmetric rule from its positive nodes."""
     return np.column_stack([half, -half]).ravel(), np.repeat(mass, 2)
 
@@ -157,7 +158,7 @@ class GaussianNoise(Noise):
     def moment(self, order: int) -> Fraction:
         return Fraction(0 if order % 2 else math.prod(range(order - 1, 0, -2)))
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape)
 
     def mgf(self, rate: Any, std: Any) -> Any:
@@ -179,7 +180,7 @@ class UniformNoise(Noise):
     def moment(self, order: int) -> Fraction:
         return Fraction(0 if order % 2 else 3 ** (order // 2), order + 1)
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.uniform(-math.sqrt(3.0), math.sqrt(3.0), shape)
 
     def rule(self, count: int) -> Nodes:
@@ -197,7 +198,7 @@ class RademacherNoise(Noise):
     def moment(self, order: int) -> Fraction:
         return Fraction(1 - order % 2)
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return np.asarray(2.0 * rng.integers(0, 2, shape) - 1.0, dtype=np.float64)
 
     def mgf(self, rate: Any, std: Any) -> Any:
@@ -219,7 +220,7 @@ class LaplaceNoise(Noise):
     def moment(self, order: int) -> Fraction:
         return Fraction(0 if order % 2 else math.factorial(order), 2 ** (order // 2))
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.laplace(0.0, math.sqrt(0.5), shape)
 
     def mgf(self, rate: Any, std: Any) -> Any:
@@ -271,7 +272,7 @@ class MomentNoise(Noise):
             raise ValueError(f"`moments` must reach order {order} for this formula; received {len(self.moments) - 1}.")
         return Fraction(self.moments[order])
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         raise ValueError("`noise` given by its moments cannot be sampled; use a named distribution.")
 
 

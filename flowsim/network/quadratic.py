@@ -7,8 +7,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.network.formula import Formula, exact_value
 
 #: A sum below this many rounding errors of its terms is an exact zero.
@@ -19,7 +19,7 @@ _BITS = 128
 
 
 @lru_cache(maxsize=1024)
-def quadratic_form(formula: Formula) -> NDArray[np.float64] | None:
+def quadratic_form(formula: Formula) -> Array | None:
     """The symmetric M (k, k) with ``phi(w) = w^T M w`` over ``formula.weights``, or None if phi is not quadratic.
 
     The array is shared between calls and read-only.

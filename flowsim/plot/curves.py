@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Index
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
 
@@ -40,8 +39,8 @@ class Drawn:
 
     x: Array
     beta: Array
-    index: NDArray[np.intp]
-    named: NDArray[np.bool_]
+    index: Index
+    named: Bools
 
 
 def sample_times(traj: Trajectory) -> Array:
@@ -87,11 +86,11 @@ def on_clock(state: Any, clock: DrawnClock) -> Array:
     return np.asarray({"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[clock])
 
 
-def _largest(peak: Array) -> NDArray[np.intp]:
+def _largest(peak: Array) -> Index:
     return np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
 
 
-def _named(x: Array, beta: Array, index: NDArray[np.intp]) -> Drawn:
+def _named(x: Array, beta: Array, index: Index) -> Drawn:
     peak = np.abs(beta).max(axis=0)
     named = np.zeros(len(index), dtype=bool)
     named[np.argsort(-peak, kind="stable")[:MOST_NAMES]] = True

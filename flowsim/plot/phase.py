@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.plain_numbers import count
 from flowsim.plot.style import FLOW, LIMIT, STYLE, styled
 from flowsim.results import Trajectory
@@ -195,7 +194,7 @@ def _curve(traj: Trajectory, chosen: list[int]) -> Array:
     return traj.at(lengths, clock="arclength").beta[:, chosen]
 
 
-def _pace(curve: Array, frames: int) -> NDArray[np.intp]:
+def _pace(curve: Array, frames: int) -> Index:
     """Points at which the frames end: mostly by distance travelled, partly by the run's clock."""
     travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     progress = np.linspace(0.0, _REST, len(curve)) + travelled / (travelled[-1] or 1.0)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.problem.entries import dense
 from flowsim.problem.problems import Problem
 
@@ -135,7 +134,7 @@ def is_attained(problem: Problem) -> bool:
     return bool(found.status == 0 and -found.fun <= _NOTHING)
 
 
-def weighted_rows(problem: Problem) -> NDArray[np.bool_]:
+def weighted_rows(problem: Problem) -> Bools:
     """The rows that the loss contains, (n,): a row of weight 0 has no margin to keep."""
     return np.ones(problem.n, dtype=bool) if problem.sample_weight is None else problem.sample_weight > 0
 

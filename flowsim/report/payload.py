@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.json_values import typed_array
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
@@ -35,7 +34,7 @@ def payload(runs: list[Run], title: str) -> dict[str, Any]:
     }
 
 
-def thin(traj: Trajectory) -> NDArray[np.intp]:
+def thin(traj: Trajectory) -> Index:
     """Indices of the points to draw, which resolve 2/MAX_POINTS of the arc length."""
     count = len(traj)
     if count <= MAX_POINTS:

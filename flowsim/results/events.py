@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Integers
 from flowsim.card import one_line
 from flowsim.plain_numbers import finite
 from flowsim.results.state import State
@@ -284,8 +284,8 @@ class Events(Sequence[Occurrence]):
     """
 
     name: tuple[str, ...] = ()
-    component: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    rising: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    component: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    rising: Bools = field(default_factory=lambda: np.zeros(0, dtype=bool))
     states: State | None = None
 
     @property

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 
 Clock = Literal["time", "accelerated", "arclength", "log_loss"]
 #: Clocks on which every run can be read, and all clocks.
@@ -109,7 +108,7 @@ class Dense(Protocol):
     def __call__(self, values: Array, clock: Clock) -> State:
         """The states at values of a clock, between those of `span`."""
 
-    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
+    def some(self, values: Array, clock: Clock, only: Index) -> Array:
         """beta of the coordinates `only`, shape (K, len(only)): with many features, much less work."""
         ...
 

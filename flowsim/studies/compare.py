@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.card import card, curves, one_line
 from flowsim.descent import Ensemble
 from flowsim.results import Trajectory
@@ -300,7 +299,7 @@ def _check_pair(flow: Trajectory, descent: Trajectory) -> None:
         )
 
 
-def _matched(flow: Trajectory, descent: Trajectory) -> tuple[Array, NDArray[np.bool_]]:
+def _matched(flow: Trajectory, descent: Trajectory) -> tuple[Array, Bools]:
     """Times of the flow's clock at the recorded steps, and which steps lie inside the flow."""
     momentum = 0.0 if "modified_for" in flow.info else float(descent.info.get("momentum", 0.0))
     t = descent.t / (1.0 - momentum)

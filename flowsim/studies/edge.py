@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, Integers, log_abs
 from flowsim.card import one_line
 from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
@@ -46,7 +46,7 @@ class EdgeRun:
 
     step: float
     descent: Trajectory
-    index: NDArray[np.int64]
+    index: Integers
     sharpness: Array
     diverged: bool
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Index
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
 from flowsim.solvers.roots import first_positions
@@ -84,7 +83,7 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
 def _crossings(
     trajectory: Trajectory,
     path: SaddlePath | LinearSaddlePath,
-    jumps: NDArray[np.intp],
+    jumps: Index,
     low: Array,
     high: Array,
     points: Sequence[int] = (_FEW, _MANY),
@@ -113,12 +112,10 @@ def _crossings(
     return found_at, first
 
 
-def _progress(
-    trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: NDArray[np.intp], times: Array
-) -> Array:
+def _progress(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: Index, times: Array) -> Array:
     """The fraction of the way from saddle to saddle, minus one half, for some jumps at some times."""
     out = np.empty(len(times))
-    only: NDArray[np.intp] | None = None
+    only: Index | None = None
     if isinstance(path, LinearSaddlePath):
         saddles = np.asarray(path.saddles)
     else:
@@ -143,7 +140,7 @@ def _progress(
     return out
 
 
-def _coefficients(trajectory: Trajectory, times: Array, only: NDArray[np.intp]) -> Array:
+def _coefficients(trajectory: Trajectory, times: Array, only: Index) -> Array:
     """Some coefficients at accelerated times inside the run."""
     if trajectory.dense is None:
         return np.asarray(trajectory.at(times, clock="accelerated").beta)  # raises: there is no dense output

@@ -11,9 +11,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.card import one_line
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
@@ -48,7 +47,7 @@ class RankPlateaus:
 
     starts: Array
     ends: Array
-    ranks: NDArray[np.int64]
+    ranks: Integers
     losses: Array
     jumps: Array
     times: Array

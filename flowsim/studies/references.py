@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools, Index
 from flowsim.card import one_line
 from flowsim.plain_numbers import side_pair
 from flowsim.problem import Regression, require_squares
@@ -117,7 +117,7 @@ def _constraints(problem: Regression) -> tuple[Any, Array, float]:
     return rows[:rank], f / size if size > 0 else f, math.ldexp(size, q - p)
 
 
-def _vertex(A: Any, f: Array, x: Array, cost: Array, allowed: NDArray[np.bool_]) -> Array:
+def _vertex(A: Any, f: Array, x: Array, cost: Array, allowed: Bools) -> Array:
     """A vertex refined to rounding, by the linear system on its support.
 
     HiGHS satisfies the constraints to 1e-7, and so may omit one of nearly collinear columns: then the support is that
@@ -133,7 +133,7 @@ def _vertex(A: Any, f: Array, x: Array, cost: Array, allowed: NDArray[np.bool_])
     return best
 
 
-def _on_support(A: Array, f: Array, support: NDArray[np.intp], otherwise: Array) -> Array:
+def _on_support(A: Array, f: Array, support: Index, otherwise: Array) -> Array:
     d = A.shape[1]
     out = np.zeros_like(otherwise)
     out[support] = np.linalg.lstsq(np.where(support < d, 1.0, -1.0) * A[:, support % d], f, rcond=None)[0]

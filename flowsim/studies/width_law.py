@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.card import one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import LinearNetwork
@@ -57,7 +56,7 @@ class WidthLaw:
     """
 
     exponent: float
-    widths: NDArray[np.int64]
+    widths: Integers
     distances: Array
     bounds: Array
     predicted: float

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, overload
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.plain_numbers import count
 from flowsim.symbolic.chapters import steps
@@ -98,7 +98,7 @@ class Derivation(Rendered):
         """Remarks on peculiarities of the formulas."""
         return tuple(remark for each in self.coordinates for remark in each.remarks)
 
-    def minimal_trace(self, beta: ArrayLike) -> NDArray[np.float64]:
+    def minimal_trace(self, beta: ArrayLike) -> Array:
         """Weights (k, d) of least Hessian trace with the predictor beta (d,)."""
         return minimal_trace(self.net, beta)
 

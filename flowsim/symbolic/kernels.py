@@ -12,9 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flowsim.arrays import Array
 from flowsim.network import NAMED_NOISES, DiagonalNetwork, MomentNoise, Noise
 from flowsim.symbolic.codegen import digest, load_generated
 from flowsim.symbolic.coordinates import Coordinate, coordinate
@@ -99,7 +97,7 @@ def _module(net: DiagonalNetwork) -> ModuleType:
     return known
 
 
-def _check_moments_exist(module: ModuleType, stds: NDArray[np.float64], net: DiagonalNetwork) -> None:
+def _check_moments_exist(module: ModuleType, stds: Array, net: DiagonalNetwork) -> None:
     """Require that mean and variance exist at these stds, since the kernels accept any."""
     assert net.noise is not None
     for row, rate in module.GROWTH:

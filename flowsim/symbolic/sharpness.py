@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import sympy
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, require_squares
 from flowsim.symbolic.expectation import term_bound
@@ -183,7 +183,7 @@ def _least_gradient(net: DiagonalNetwork, kind: int, rows: Sequence[int], target
     return best
 
 
-def _state(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+def _state(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> tuple[Array, Array, Array, Integers]:
     w = np.ascontiguousarray(w, dtype=float)
     if w.shape != (len(net.weights), problem.d):
         raise ValueError(f"`w` must have shape ({len(net.weights)}, {problem.d}); received {w.shape}.")
