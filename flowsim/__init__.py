@@ -6,6 +6,7 @@ Names are imported on first use, so that ``import flowsim`` itself is fast.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from flowsim.version import __version__
@@ -110,7 +111,7 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         value = importlib.import_module(_MODULES[name])
     else:
-        raise AttributeError(f"module 'flowsim' has no attribute {name!r}")
+        raise AttributeError(f"module 'flowsim' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     globals()[name] = value
     return value
 

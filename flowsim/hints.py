@@ -1,12 +1,13 @@
-"""Errors of unknown keyword arguments, with a suggestion of the one that was probably meant."""
+"""Errors of unknown keyword arguments, with the one that was probably meant, and of arguments of another class."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,9 +40,11 @@ _ELSEWHERE = {
 def hinting(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: an unknown keyword raises the usual error with a suggestion, such as ``step`` for ``lr``.
 
-    Keywords that a function passes on are left to the function called, except for synonyms of its own.
+    Keywords that a function passes on are left to the function called, except for synonyms of its own. An argument
+    that lacks an attribute because it is not of the class it is annotated with is named in a ValueError.
     """
-    parameters = inspect.signature(function).parameters.values()
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = frozenset(each.name for each in parameters if each.kind in by_name) - {"self"}
@@ -49,7 +52,13 @@ def hinting(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         if known.issuperset(kwargs):
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except AttributeError as error:
+                wrong = _of_another_class(signature, args, kwargs, error.obj)
+                if wrong is None:
+                    raise
+                raise ValueError(wrong) from error
         unknown = next(name for name in kwargs if name not in known)
         if not hands_on or _synonyms(unknown, known):
             raise TypeError(
@@ -59,6 +68,19 @@ def hinting(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return called
+
+
+def _of_another_class(signature: inspect.Signature, args: Any, kwargs: Any, culprit: Any) -> str | None:
+    """The message on an argument that is not of a class of its annotation, if it is the culprit."""
+    kinds = {"None"} if culprit is None else {kind.__name__ for kind in type(culprit).__mro__}
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        many = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        if not any(each is culprit for each in (value if many else (value,))):
+            continue
+        wanted = str(signature.parameters[name].annotation)
+        if wanted[0].isupper() and kinds.isdisjoint(re.findall(r"\w+", wanted)):
+            return f"`{name}` must be of class {wanted.replace(' | ', ' or ')}; received {type(culprit).__name__}."
+    return None
 
 
 def _synonyms(unknown: str, known: Iterable[str]) -> list[str]:

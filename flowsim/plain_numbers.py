@@ -31,6 +31,25 @@ def count(name: str, value: Any, least: int = 1) -> int:
     return min(int(value), sys.maxsize)
 
 
+def reals(name: str, value: Any) -> Array:
+    """An array of real numbers, finite or not."""
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"`{name}` must be an array of real numbers; received {error}.") from None
+
+
+def read_seed(seed: Any) -> np.random.SeedSequence:
+    """The seed as a SeedSequence; for None one of new entropy, which is recorded."""
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if seed is None:
+        return np.random.SeedSequence()
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"`seed` must be an integer >= 0, a SeedSequence or None; received {seed!r}.")
+    return np.random.SeedSequence(int(seed))
+
+
 def side_pair(name: str, pair: Any, d: int, bound: str) -> tuple[Array, Array]:
     """Values of d coordinates for their positive and their negative side, each a number or an array (d,)."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,6 +21,7 @@ from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork, quadratic_form
 from flowsim.network.networks import check_types
+from flowsim.plain_numbers import count
 from flowsim.problem import MatrixSensing, Problem, Regression, single_target
 from flowsim.results.saved import Saved
 
@@ -186,6 +187,7 @@ def certify(
         )
     if not (isinstance(rtol, int | float) and 0 < rtol < 1):
         raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
+    seed = count("seed", seed, 0)
     chosen = _choose(theorems)
     if isinstance(net, DiagonalNetwork):
         problem = single_target(problem)
@@ -225,7 +227,10 @@ def _in_ordinary_units(net: DiagonalNetwork | LinearNetwork, problem: Problem) -
 def _choose(theorems: str | Sequence[str] | None) -> list[str]:
     if theorems is None:
         return list(THEOREMS)
-    asked = [theorems] if isinstance(theorems, str) else list(theorems)
+    if not isinstance(theorems, Iterable) or not len(
+        asked := [theorems] if isinstance(theorems, str) else list(theorems)
+    ):
+        raise ValueError(f"`theorems` must name theorems or papers; received {theorems!r}.")
     chosen: list[str] = []
     for each in asked:
         found = [each] if each in THEOREMS else [name for name, entry in THEOREMS.items() if str(each) in entry.paper]

@@ -20,12 +20,12 @@ __all__ = ["main"]
 
 #: command -> (module, one line of help). The module defines a click command of the same name.
 COMMANDS = {
-    "report": ("flowsim.cli.report", "One HTML page of a run folder: figures, jumps, slider over runs."),
     "run": ("flowsim.cli.run", "Integrate a flow on a table; jumps, figure, files."),
     "derive": ("flowsim.cli.derive", "Everything that follows from a formula, step by step."),
     "explore": ("flowsim.cli.explore", "A local page: scale, noise, decay, depth and formula as sliders."),
     "limit": ("flowsim.cli.limit", "Flow against the limit of vanishing alpha: errors, rates, orbits, Lasso."),
     "compare": ("flowsim.cli.compare", "Gradient descent against the flow: distances, orders, sampled runs."),
+    "report": ("flowsim.cli.report", "One HTML page of a run folder: figures, jumps, slider over runs."),
     "certify": ("flowsim.cli.certify", "The theorems of the papers on your data: predicted, measured, holds."),
     "reproduce": ("flowsim.cli.reproduce", "Experiments of the papers: figure, data, checks."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowsim.hints import hinting
+from flowsim.plain_numbers import count, finite, read_seed
 from flowsim.problem import Regression
 
 
@@ -28,13 +29,12 @@ def sparse_regression(n: int, d: int, sparsity: int, noise: float = 0.0, seed: i
     ValueError
         For sizes below 1, a sparsity outside [0, d], or negative noise.
     """
-    if n < 1 or d < 1:
-        raise ValueError(f"`n` and `d` must be >= 1; received n={n}, d={d}.")
-    if not 0 <= sparsity <= d:
+    n, d = count("n", n), count("d", d)
+    if count("sparsity", sparsity, 0) > d:
         raise ValueError(f"`sparsity` must lie between 0 and d={d}; received {sparsity}.")
-    if not (np.isfinite(noise) and noise >= 0):
+    if finite("noise", noise) < 0:
         raise ValueError(f"`noise` must be finite and >= 0; received {noise}.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(read_seed(seed))
     X = rng.standard_normal((n, d))
     beta = np.zeros(d)
     beta[rng.permutation(d)[:sparsity]] = rng.choice([-1.0, 1.0], size=sparsity)

@@ -17,11 +17,11 @@ from flowsim.card import one_line
 from flowsim.descent.case import Case, check_pair, fault_message, first_bad_step, parted_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.settings import Settings, check_step
-from flowsim.descent.streams import Seed, child_seeds, read_seed
+from flowsim.descent.streams import Seed, child_seeds
 from flowsim.descent.tiles import LANES
 from flowsim.hints import hinting
 from flowsim.network import Alpha, DiagonalNetwork, InitialScale, LinearNetwork, resolve_alpha
-from flowsim.plain_numbers import count
+from flowsim.plain_numbers import count, read_seed
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 

@@ -14,11 +14,11 @@ from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.result import finite_records
 from flowsim.descent.schedules import read_steps
 from flowsim.descent.settings import Settings, check_step
-from flowsim.descent.streams import Seed, read_seed
+from flowsim.descent.streams import Seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
 from flowsim.network import Alpha, DiagonalNetwork, InitialScale, LinearNetwork, Logs, Noise, resolve_alpha
-from flowsim.plain_numbers import count
+from flowsim.plain_numbers import count, read_seed
 from flowsim.problem import Problem
 from flowsim.results import State, Trajectory
 

@@ -50,9 +50,7 @@ class Settings:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
         if asked.shuffle and size is None:
             raise ValueError("`shuffle` needs `batch_size`; received None.")
-        mu = finite("momentum", asked.momentum)
-        if not 0.0 <= mu < 1.0:
-            raise ValueError(f"`momentum` must lie in [0, 1); received {asked.momentum!r}.")
+        mu = check_momentum(asked.momentum)
         if asked.nesterov and mu == 0.0:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
         if asked.radius is not None and not finite("radius", asked.radius) > 0.0:
@@ -93,6 +91,14 @@ def check_step(step: Any) -> float:
     value = finite("step", step)
     if not value > 0.0:
         raise ValueError(f"`step` must be > 0; received {step!r}.")
+    return value
+
+
+def check_momentum(momentum: Any) -> float:
+    """A momentum in [0, 1)."""
+    value = finite("momentum", momentum)
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
     return value
 
 

@@ -8,13 +8,14 @@ Descent with step h is linearly stable at a minimum only if the sharpness there 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, GivenWeights, LinearNetwork
+from flowsim.plain_numbers import reals
 from flowsim.problem import Problem, matrix_targets
 
 #: Number of weights up to which the Hessian is formed; above, Lanczos's method uses products with it.
@@ -43,7 +44,10 @@ def sharpness(net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: G
     >>> round(float(fs.sharpness(fs.DiagonalNetwork("u*v"), problem, {"u": [2.0], "v": [2.0]})), 9)
     8.0
     """
-    rows = [np.asarray(weights[name], dtype=float) for name in net.weights]
+    if not isinstance(weights, Mapping) or not set(net.weights) <= set(weights):
+        got = ", ".join(map(str, weights)) if isinstance(weights, Mapping) else type(weights).__name__
+        raise ValueError(f"`weights` must map {', '.join(net.weights)} to arrays; received {got}.")
+    rows = [reals(f"weights[{name!r}]", weights[name]) for name in net.weights]
     single = rows[0].ndim == (1 if isinstance(net, DiagonalNetwork) else 2)
     if single:
         rows = [row[None] for row in rows]

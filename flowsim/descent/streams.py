@@ -14,17 +14,6 @@ from flowsim.solvers.compilation import compiled
 Seed = int | np.random.SeedSequence | None
 
 
-def read_seed(seed: Seed) -> np.random.SeedSequence:
-    """The seed as a SeedSequence; for None one of new entropy, which is recorded."""
-    if isinstance(seed, np.random.SeedSequence):
-        return seed
-    if seed is None:
-        return np.random.SeedSequence()
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"`seed` must be an integer >= 0, a SeedSequence or None; received {seed!r}.")
-    return np.random.SeedSequence(int(seed))
-
-
 def child_seeds(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:
     """The result of a first call of ``seed.spawn(count)``, without changing the state of `seed`."""
     return [

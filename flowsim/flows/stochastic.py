@@ -30,13 +30,12 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.card import one_line
-from flowsim.descent.streams import read_seed
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
 from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, resolve_alpha
-from flowsim.plain_numbers import count
+from flowsim.plain_numbers import count, read_seed
 from flowsim.problem import Problem, require_squares, single_target
 from flowsim.problem.entries import dense
 from flowsim.results.saved import Saved

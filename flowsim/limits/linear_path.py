@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, Index, Integers
+from flowsim.hints import hinting
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
@@ -100,6 +101,7 @@ class LinearSaddlePath(Saved, Staircase):
         """The training loss on each plateau, shape (K+1,)."""
         return self.data.loss(self._reduced)
 
+    @hinting
     def risk(self, problem: Problem) -> Array:
         """The loss of every plateau on other data, shape (K+1,); a single target may be a vector.
 

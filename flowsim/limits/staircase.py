@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, Index, times_of
 from flowsim.card import card, curves
+from flowsim.hints import hinting
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, at_noise_level
 from flowsim.problem import Problem
@@ -99,6 +100,7 @@ class Staircase:
         """The training loss on each plateau, shape (K+1,)."""
         return Staircase.risk(self, self.problem)
 
+    @hinting
     def risk(self, problem: Problem) -> Array:
         """The loss of every plateau on other data, shape (K+1,).
 
@@ -111,6 +113,7 @@ class Staircase:
             raise ValueError(f"`problem` must have d={self.problem.d} features; received {problem.d}.")
         return np.array([float(problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.jump_times) + 1)])
 
+    @hinting
     def stop(
         self,
         problem: Problem | None = None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.plain_numbers import count
+from flowsim.plain_numbers import count, read_seed
 from flowsim.problem import Problem
 
 #: Draws of noise processed together.
@@ -47,7 +47,7 @@ class Stop:
 
 def null_level(problem: Problem, std: float, level: float, draws: int, seed: int | None) -> float:
     """The quantile `level` of ``max_i |x_i . eps| / (n sigma_i)`` under Gaussian noise of standard deviation `std`."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(read_seed(seed))
     sigma = np.sqrt(problem.feature_variances)
     used = sigma > 0
     largest: list[float] = []

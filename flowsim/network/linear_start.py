@@ -14,6 +14,7 @@ from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.networks import LinearNetwork
 from flowsim.network.scale import InitialScale
+from flowsim.plain_numbers import read_seed, reals
 
 if TYPE_CHECKING:
     from flowsim.problem import Problem
@@ -74,7 +75,7 @@ def linear_start(
         raise ValueError(f"`exponent` must be finite; received {exponent}.")
     if not (np.isfinite(ratio) and ratio > 0):
         raise ValueError(f"`ratio` must be > 0 and finite; received {ratio}.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(read_seed(seed))
     D, m, h = problem.d, problem.n_targets, net.width
     if kind == "balanced":
         data = LinearData.of(problem)
@@ -137,10 +138,7 @@ def compressed_start(net: LinearNetwork, problem: Problem, start: Mapping[str, A
     for name, rows in (("U", D), ("V", m)):
         if name not in start:
             raise ValueError(f"`start` must give every weight; {name!r} is missing.")
-        try:
-            array = np.asarray(start[name], dtype=float)
-        except (TypeError, ValueError):
-            raise ValueError(f"`start[{name!r}]` must be an array of real numbers.") from None
+        array = reals(f"start[{name!r}]", start[name])
         if array.shape != (rows, h):
             raise ValueError(f"`start[{name!r}]` must have shape ({rows}, {h}); received {array.shape}.")
         found.append(array)

@@ -15,7 +15,7 @@ from flowsim.hints import hinting
 from flowsim.network.decay import Decay, DecaySchedule, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
-from flowsim.plain_numbers import count
+from flowsim.plain_numbers import count, reals
 from flowsim.problem import Problem
 
 #: Weights given by a caller: arrays (d,) or numbers, by name.
@@ -154,7 +154,7 @@ class DiagonalNetwork:
                 raise ValueError(f"`{name}` must give every weight; {weight!r} is missing.")
             if hasattr(start[weight], "log_abs"):
                 raise ValueError(f"`{name}[{weight!r}]` as Logs is for `start` of flows, descent and limits alone.")
-            row = np.asarray(start[weight], dtype=float)
+            row = reals(f"{name}[{weight!r}]", start[weight])
             if row.shape not in ((), (d,)):
                 raise ValueError(f"`{name}[{weight!r}]` must be a number or have shape ({d},); received {row.shape}.")
             if not np.isfinite(row).all():

@@ -23,6 +23,7 @@ from flowsim.arrays import Array, log_abs
 from flowsim.network.networks import DiagonalNetwork, GivenWeights
 from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
+from flowsim.plain_numbers import reals
 
 #: Ratio of weights beyond which they do not fit the range of floats together.
 _SPREAD = 690.0
@@ -55,7 +56,7 @@ class Logs:
 
     def arrays(self, name: str, d: int) -> tuple[Array, Array]:
         """Both as arrays (d,); ValueError for other shapes, signs or NaN."""
-        sign, log = np.asarray(self.sign, dtype=float), np.asarray(self.log_abs, dtype=float)
+        sign, log = reals(f"{name}.sign", self.sign), reals(f"{name}.log_abs", self.log_abs)
         for part, values in (("sign", sign), ("log_abs", log)):
             if values.shape not in ((), (d,)):
                 raise ValueError(f"`{name}.{part}` must be a number or have shape ({d},); received {values.shape}.")

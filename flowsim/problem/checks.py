@@ -54,14 +54,21 @@ def check_truth(truth: ArrayLike, d: int) -> Array:
 
 
 def check_names(names: Sequence[str], d: int) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ValueError(f"`feature_names` must be a list of names; received the text {names!r}.")
     names = tuple(str(name) for name in names)
     if len(names) != d:
         raise ValueError(f"`feature_names` must hold {d} names, one for each column of `X`; received {len(names)}.")
+    if len(set(names)) < d:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"`feature_names` must differ; received {twice!r} twice.")
     return names
 
 
 def as_float(name: str, value: Any) -> Array:
     try:
+        if value is None:
+            raise ValueError("None")
         raw = np.asarray(value)
         if raw.dtype.kind in "cMm":
             raise ValueError("complex numbers" if raw.dtype.kind == "c" else "dates")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
+from flowsim.plain_numbers import reals
 from flowsim.problem.checks import check_features
 from flowsim.problem.labelled import is_frame, numbers
 from flowsim.problem.losses import SQUARED
@@ -49,13 +50,13 @@ class InUnits:
 
     def unscale(self: Any, beta: ArrayLike) -> Array:
         """Coefficients (..., d), or (..., d, m), in the units the table had before :meth:`standardise`."""
-        beta = np.asarray(beta, dtype=float)
+        beta = reals("beta", beta)
         self._check_beta(beta, (self.d, *self.y.shape[1:]))
         return beta if self.scaling is None else self.scaling.coefficients(beta, -self.y.ndim)
 
     def intercept(self: Any, beta: ArrayLike) -> Array:
         """The intercept of ``unscale(beta)``: a table is predicted by ``table @ unscale(beta) + intercept(beta)``."""
-        beta = np.asarray(beta, dtype=float)
+        beta = reals("beta", beta)
         self._check_beta(beta, (self.d, *self.y.shape[1:]))
         if self.scaling is None:
             return np.zeros(beta.shape[: -self.y.ndim] + self.y.shape[1:])

@@ -42,6 +42,8 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
             if each not in columns:
                 known = ", ".join(repr(column) for column in columns[:12])
                 raise ValueError(f"`y` must be a column of `X`, one of {known}; received {each!r}.")
+        if len(set(wanted)) < len(wanted):
+            raise ValueError(f"`y` must name each column once; received {wanted}.")
         targets = np.column_stack([numbers(X[each], str(each), "`y`", target=True) for each in wanted])
         y = targets[:, 0] if isinstance(y, str) else targets
         columns = [column for column in columns if column not in wanted]
@@ -120,7 +122,7 @@ def _parsed(values: NDArray[Any], name: str, what: str, remedies: tuple[str, str
                 remedy = f"{remedies[1]} if it marks a gap" + ("" if target else f", or {remedy}")
             elif target:
                 remedy = "two labels are for the logistic or exponential `loss`"
-            elif kinds <= max(2, len(values) // 2):
+            elif kinds <= max(2, len(values) // 2) and not isinstance(value, np.datetime64 | np.timedelta64):
                 remedy = f"encode it as columns of 0 and 1 (pandas.get_dummies), or {remedy}"
             raise ValueError(
                 f"{what}: column {name!r} must hold numbers; received {_shown(value)} in row {row}: {remedy}."

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.card import bars, card
+from flowsim.plain_numbers import reals
 from flowsim.problem.checks import check_target
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.problems import Problem
@@ -125,7 +126,7 @@ class MatrixSensing(Problem):
         return f"{type(self).__name__}(n={self.n}, shape=({self.d}, {self.n_targets}))"
 
     def _checked(self, beta: ArrayLike) -> Array:
-        beta = np.asarray(beta, dtype=float)
+        beta = reals("beta", beta)
         self._check_beta(beta, (self.d, self.n_targets))
         return beta
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, log_abs
 from flowsim.card import bars, card
 from flowsim.hints import hinting
+from flowsim.plain_numbers import reals
 from flowsim.problem.checks import (
     check_features,
     check_names,
@@ -149,7 +150,7 @@ class Problem(InUnits):
 
     def predict(self, beta: ArrayLike) -> Array:
         """``X beta``: (..., d) to (..., n), or (..., d, m) to (..., n, m) with several targets."""
-        beta = np.asarray(beta, dtype=float)
+        beta = reals("beta", beta)
         if self.y.ndim == 1:
             self._check_beta(beta, (self.d,))
             if beta.ndim == 1:

@@ -72,7 +72,8 @@ class State:
         def __getattr__(self, name: str) -> Any:
             later = self.__dict__.get("_later")
             if name not in type(self).__dataclass_fields__ or (later is None and name != "log_loss"):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+                told = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(told, name=name, obj=self)
             value = None if later is None else later(name)
             if value is None and name == "log_loss":
                 with np.errstate(divide="ignore", invalid="ignore"):

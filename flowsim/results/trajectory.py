@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
+from flowsim.hints import hinting
 from flowsim.results.events import Events
 from flowsim.results.files import labelled
 from flowsim.results.netcdf import Labelled
@@ -135,6 +136,7 @@ class Trajectory(Saved, State):
         state = self.dense(np.clip(np.atleast_1d(values), low, high), clock)
         return state[0] if values.ndim == 0 else state
 
+    @hinting
     def risk(self, problem: Problem) -> Array:
         """The loss of the predictor on other data along the run, ``problem.loss(beta)``, shape (T,)."""
         if self.beta.shape[1] != problem.d:

@@ -7,7 +7,7 @@ r"""Distance of a descent from a flow: in time, in shape, in conserved quantitie
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
@@ -222,6 +222,8 @@ def compare(
         if not isinstance(flow, Trajectory):
             raise ValueError(f"`flow` must be one Trajectory for one descent; received {type(flow).__name__}.")
         return _compare_one(flow, descent)
+    if not isinstance(descent, Iterable):
+        raise ValueError(f"`descent` must come from gradient_descent; received {type(descent).__name__}.")
     descents = list(descent)
     flows = [flow] * len(descents) if isinstance(flow, Trajectory) else list(flow)
     if not descents or len(flows) != len(descents):

@@ -9,6 +9,7 @@ import numpy as np
 
 from flowsim.card import one_line
 from flowsim.descent import gradient_descent, gradient_descents
+from flowsim.descent.settings import check_momentum, check_step
 from flowsim.flows import gradient_flow, modified_flow
 from flowsim.flows.checks import positive
 from flowsim.network import DiagonalNetwork, LinearNetwork
@@ -92,7 +93,7 @@ def compare_halved_steps(
     """
     from tqdm import tqdm
 
-    t_end = positive("t_end", t_end)
+    step, momentum, t_end = check_step(step), check_momentum(momentum), positive("t_end", t_end)
     counts = [max(1, round(t_end / (step / 2**halving))) for halving in range(3)]
     if not counts[-1] <= _MOST_STEPS:
         raise ValueError(f"`step` must be larger: the runs would take {counts[-1]:.1e} steps.")

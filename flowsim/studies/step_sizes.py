@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowsim.descent.settings import check_momentum
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Problem
 from flowsim.symbolic.clock import acceleration
@@ -26,6 +27,7 @@ def tenth_of_stable(net: DiagonalNetwork | LinearNetwork, problem: Problem, mome
     Less for momentum, whose modified flow carries ``(1 + mu) / (1 - mu)^2`` times the step, and for formulas that
     curve more than ``u*v``.
     """
+    check_momentum(momentum)
     if isinstance(net, LinearNetwork):
         steepest = float(np.linalg.norm(problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))))
         top = _largest_singular_value(problem) ** 2 / problem.n

@@ -32,7 +32,7 @@ def test_sparse_regression_is_reproducible_and_as_sparse_as_asked() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 5, 1), "`n` and `d`"),
+        ((0, 5, 1), "`n` must be an integer >= 1; received 0"),
         ((5, 5, 6), "`sparsity`"),
         ((5, 5, 1, -1.0), "`noise`"),
         ((5, 5, 1, np.nan), "`noise`"),
