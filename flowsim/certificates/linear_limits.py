@@ -103,10 +103,9 @@ def _formula(setting: Setting, rank: int) -> Array:
 
 
 def _threshold(setting: Setting) -> float:
-    noise = setting.linear.noise
-    if noise is None:
+    if setting.linear.noise is None:
         return 0.0
-    stds = noise.stds(setting.linear.weights)
+    stds = setting.linear.stds
     total = float(setting.once(spectrum_of).curvatures.sum())
     return float(stds[0] * stds[1]) * math.sqrt(setting.problem.n_targets * total)
 
@@ -260,11 +259,9 @@ def min_norm_end(setting: Setting) -> Evidence:
     "linear-soft-thresholding", OWN, "noise: singular values of Sigma^(-1/2) X^T Y / n shrink by eta^2 sqrt(m tr Sigma)"
 )
 def soft_thresholding(setting: Setting) -> Evidence:
-    noise = setting.linear.noise
-    if noise is None:
-        raise NotMetError("the network has no weight noise")
+    assume(setting.linear.noise is not None, "the network has no weight noise")
     assume(
-        noise.stds(setting.linear.weights).all(),
+        setting.linear.stds.all(),
         "noise on one factor alone: that factor vanishes, and nothing is shrunk",
     )
     path = _coupled(setting)

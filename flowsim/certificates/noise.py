@@ -59,7 +59,7 @@ def draws(setting: Setting, w: Array, rng: np.random.Generator) -> tuple[Array, 
     """A batch of perturbed weights, (k, batch, d), and their derivative by the weights."""
     noise = setting.net.noise
     assert noise is not None
-    std = noise.stds(setting.net.weights)[:, None, None]
+    std = setting.net.stds[:, None, None]
     xi = std * noise.draw(rng, (w.shape[0], BATCH, w.shape[1]))
     if noise.multiplicative:
         return w[:, None] * (1 + xi), 1 + xi
@@ -100,7 +100,7 @@ def expected_gradient(setting: Setting) -> Evidence:
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0) / (count - 1))
     kernel, kind = kernels(net), net.kinds(problem.d)
-    std = net.noise.stds(net.weights)
+    std = net.stds
     center, field = np.empty(problem.d), np.empty_like(w)
     kernel.mean(w, kind, std, center)
     kernel.field(w, kind, std, problem.gradient(center), problem.feature_variances, field)

@@ -100,7 +100,7 @@ class Setting:
         noise = self.net.noise
         if noise is None:
             raise NotMetError("the network has no weight noise")
-        stds = noise.stds(self.net.weights)
+        stds = self.net.stds
         assume(not noise.multiplicative, "the noise is multiplicative; the theorem is on additive noise")
         assume(np.ptp(stds) == 0 < stds[0], "the theorem asks for one standard deviation > 0 on all weights")
         return float(stds[0])

@@ -145,8 +145,7 @@ def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str,
     from flowsim.symbolic import kernels
 
     net, problem = setting.diagonal, setting.problem
-    assert net.noise is not None
-    kernel, kind, std = kernels(net), net.kinds(problem.d), net.noise.stds(net.weights)
+    kernel, kind, std = kernels(net), net.kinds(problem.d), net.stds
     shape = (len(net.weights), problem.d)
     center, field = np.empty(problem.d), np.empty(shape)
 

@@ -69,7 +69,7 @@ class Case:
         settings: Settings,
     ) -> None:
         self.net, self.scale, self.settings = net, scale, settings
-        if settings.expected and _is_noisy(net):
+        if settings.expected and net.is_noisy:
             require_squares(problem, "descent on an expectation over weight noise (drawn noise takes any loss)")
         if settings.label_noise is not None and problem.loss_function.fault is not no_fault:
             name = problem.loss_function.name
@@ -78,7 +78,7 @@ class Case:
         self.problem, self.default_start = problem, start is None
         self.rate = acceleration(net, scale)
         self.reason: str | None = "U V^T is not coordinate-separable"
-        self.noise = None if settings.expected or not _is_noisy(net) else net.noise
+        self.noise = None if settings.expected or not net.is_noisy else net.noise
         if isinstance(net, LinearNetwork):
             if settings.gradient_noise is not None:
                 raise ValueError(
@@ -182,7 +182,7 @@ class Case:
 
     def streams(self, settings: Settings, seeds: Sequence[np.random.SeedSequence]) -> Streams:
         """The random numbers of all lanes."""
-        stds = np.zeros(len(self.net.weights)) if self.noise is None else self.noise.stds(self.net.weights)
+        stds = np.zeros(len(self.net.weights)) if self.noise is None else self.net.stds
         if isinstance(self.net, LinearNetwork):
             # One row: first U, then V.
             sizes = self.linear_start.U.size, self.linear_start.V.size
@@ -256,10 +256,6 @@ class Case:
         )
 
 
-def _is_noisy(net: DiagonalNetwork | LinearNetwork) -> bool:
-    return net.noise is not None and bool(net.noise.stds(net.weights).any())
-
-
 def first_bad_step(machine: Machine, lane: int, case: Case) -> tuple[int | None, Read | None]:
     """The first step outside the range of floats, or None; and the records read to find it."""
     s = case.settings
@@ -316,9 +312,8 @@ def cancellation(trajectory: Trajectory) -> str | None:
 def _monomials(net: DiagonalNetwork, direction: Array) -> Array:
     """The terms ``M_ab w_a w_b`` of quadratic formulas, (k k, d)."""
     k, d = direction.shape
-    out, kinds = np.zeros((k, k, d)), net.kinds(d)
-    for kind, formula in enumerate(net.distinct):
-        rows = [net.weights.index(name) for name in formula.weights]
-        form, w = cast(Array, quadratic_form(formula)), direction[rows]
-        out[np.ix_(rows, rows)] += np.where(kinds == kind, form[:, :, None] * w[:, None] * w, 0.0)
+    out = np.zeros((k, k, d))
+    for formula, rows, here in net.parts(d):
+        form, w = cast(Array, quadratic_form(formula)), direction[np.ix_(rows, here)]
+        out[np.ix_(rows, rows, here)] += form[:, :, None] * w[:, None] * w
     return out.reshape(k * k, d)

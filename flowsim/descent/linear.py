@@ -70,15 +70,14 @@ class SingleRun:
         self.X, self.Y = np.ascontiguousarray(self.X), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
         self.step = float(steps[0])
         self.state: Any
-        noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
-        eta_u2, eta_v2 = noise_variances(net) if noisy and settings.expected else (0.0, 0.0)
+        eta_u2, eta_v2 = noise_variances(net) if net.is_noisy and settings.expected else (0.0, 0.0)
         self.options = LinearOptions(
             eta_v2 * problem.n_targets,
             eta_u2,
             np.sum(self.X**2, axis=1),
             net.noise is not None and net.noise.multiplicative,
             np.inf if settings.radius is None else settings.radius,
-            not noisy and settings.momentum == 0.0 and settings.radius is None and not net.weight_decay,
+            not net.is_noisy and settings.momentum == 0.0 and settings.radius is None and not net.weight_decay,
             0 if problem.loss_function is SQUARED else loss_address(problem),
             np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)),
             is_measured,
@@ -166,7 +165,7 @@ class LinearMachine(SingleRun):
 
 def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:
     """Damping rates by expected weight noise, of Sigma U and V: ``eta_V^2 m`` and ``eta_U^2 tr Sigma``."""
-    if net.noise is None or not net.noise.stds(net.weights).any():
+    if not net.is_noisy:
         return 0.0, 0.0
     eta_u2, eta_v2 = noise_variances(net)
     return eta_v2 * problem.n_targets, eta_u2 * float(problem.feature_variances.sum())

@@ -22,7 +22,7 @@ from flowsim.network import DiagonalNetwork, InitialScale, Start, decay_of
 def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:
     """None if a step multiplies the components of the network, else the reason why it does not."""
     reason = admits_growth(net)
-    if reason is None and not expected and net.noise is not None and net.noise.stds(net.weights).any():
+    if reason is None and not expected and net.is_noisy:
         return "weight noise is added to the weights"
     return reason
 

@@ -71,7 +71,7 @@ class WeightMachine:
         self.stepped = net if settings.expected or net.noise is None else net.variant()
         self.invariants: tuple[str, ...] = self.kernels.invariant_names
         self.lanes, self.d, self.steps = len(steps), problem.d, steps
-        std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
+        std = net.stds
         multiplicative = net.noise is not None and net.noise.multiplicative
         sampled = (bool(std.any()) and not settings.expected) or kicks is not None
         start = scale.value * direction

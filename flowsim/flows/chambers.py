@@ -90,7 +90,7 @@ class ChamberCoordinates(KernelCoordinates):
 
     def _mirrors(self, index: int) -> Array:
         formula = self.net.distinct[index]
-        rows = tuple(self.net.weights.index(name) for name in formula.weights)
+        rows = tuple(self.net.rows(formula).tolist())
 
         def averages(w: Array) -> Array:
             out, kind = np.empty((2, w.shape[1])), np.full(w.shape[1], index, dtype=np.int64)

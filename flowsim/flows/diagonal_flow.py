@@ -282,7 +282,7 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
     clock = scale
     scale, direction = direction.collapsed() if isinstance(direction, Start) else (scale, direction)
     case = FlowCase(net, problem, scale, direction)
-    shrinks = bool(net.noise is not None and net.noise.stds(net.weights).any()) or bool(net.weight_decay)
+    shrinks = net.is_noisy or bool(net.weight_decay)
     admits = admits_shrinking if shrinks else admits_products
     not_log = admits(*case, rtol)
     if not_log is None and not native_growth:

@@ -65,11 +65,10 @@ class GrowthCoordinates(DualCoordinates):
     def summed_apart(self, scale: InitialScale, direction: Array | Start, rtol: float = 0.0) -> GrowthCoordinates:
         """For SciPy's methods, which such rounding does not affect while the dual unknown is as small as the fit's."""
         w = scale.value * direction if isinstance(direction, np.ndarray) else direction.plain
-        origin, kinds = np.zeros(self.problem.d), self.net.kinds(self.problem.d)
-        for kind, formula in enumerate(self.net.distinct):
-            own = w[[self.net.weights.index(name) for name in formula.weights]]
-            values = np.einsum("ai,ab,bi->i", own, cast(Array, quadratic_form(formula)), own)
-            origin = np.where(kinds == kind, values, origin)
+        origin = np.zeros(self.problem.d)
+        for formula, rows, here in self.net.parts(self.problem.d):
+            own = w[np.ix_(rows, here)]
+            origin[here] = np.einsum("ai,ab,bi->i", own, cast(Array, quadratic_form(formula)), own)
         apart = copy(self)
         apart.native, apart.map, apart.rtol = False, replace(self.map, origin=origin), rtol
         return apart

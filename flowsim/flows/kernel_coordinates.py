@@ -36,7 +36,7 @@ class KernelCoordinates:
         self.k, self.d = direction.shape
         self.kernels = kernels(net)
         self.kind = net.kinds(self.d)
-        self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
+        self.std = net.stds
         self.decay = decay_of(net.weight_decay)
         self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
         self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]

@@ -92,7 +92,6 @@ class NoisyLossCoordinates(CommonCoordinates):
     name = "growth"
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start) -> None:
-        assert net.noise is not None
         self.net, self.problem = net, problem
         self.modes = Modes.of(net, direction)
         self.shape = (problem.d, self.modes.rate.shape[1])
@@ -100,7 +99,7 @@ class NoisyLossCoordinates(CommonCoordinates):
         self.offset = np.broadcast_to(self.modes.log_start + 2 * scale.log * self.modes.present, self.shape)
         self.coefficient = np.broadcast_to(self.modes.coefficient, self.shape)
         self.rate = np.broadcast_to(self.modes.rate, self.shape)
-        self.variance = float(net.noise.stds(net.weights).max()) ** 2
+        self.variance = float(net.stds.max()) ** 2
         self.decay = decay_of(net.weight_decay)
         self.X = dense(problem)
         found = exponential_sum(problem.loss_function, problem.y)

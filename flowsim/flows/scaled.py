@@ -68,7 +68,7 @@ class Exponents:
         """The scaled network: its noise is in the unit of the weights, its decay is a rate."""
         noise, decay = net.noise, net.weight_decay
         if self.k and noise is not None:
-            noise = replace(noise, std=tuple(np.ldexp(noise.stds(net.weights), -self.k)))
+            noise = replace(noise, std=tuple(np.ldexp(net.stds, -self.k)))
         if self.time:
             schedule = _SlowedDecay(decay, self.time) if isinstance(decay, Decay) else None
             decay = schedule or math.ldexp(decay, self.time)  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bo
 
 def _degree(net: DiagonalNetwork, native: bool) -> int:
     """The common degree of homogeneous formulas with log or curve coordinates; 0 if there is none."""
-    noisy = net.noise is not None and np.any(net.noise.stds(net.weights))
+    noisy = net.is_noisy
     degrees = {math.nan if noisy or not native else _degree_of(formula.tree) for formula in net.distinct}
     return int(max(degrees)) if len(degrees) == 1 and max(degrees) % 1 == 0 else 0
 

@@ -91,7 +91,7 @@ class WeightCoordinates(KernelCoordinates):
 
     def _even_weights(self, index: int) -> Bools:
         """The weights in which a formula is even."""
-        rows = tuple(self.net.weights.index(name) for name in self.net.distinct[index].weights)
+        rows = tuple(self.net.rows(self.net.distinct[index]).tolist())
 
         def value(w: Array) -> Array:
             out = np.empty((1, w.shape[1]))

@@ -63,11 +63,9 @@ def growth_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[A
         raise ValueError(
             f"`formula` mixes orders at the origin ({listed}); their time scales differ, so there is no common limit."
         )
-    found, kinds = np.empty((2, 2, d)), net.kinds(d)
-    for kind, formula in enumerate(net.distinct):
-        own = np.flatnonzero(kinds == kind)
+    found = np.empty((2, 2, d))
+    for formula, rows, own in net.parts(d):
         if own.size:
-            rows = np.array([net.weights.index(name) for name in formula.weights])
             found[:, :, own] = _of_formula(formula, orders[formula], direction[np.ix_(rows, own)])
     return found[0, 0], found[0, 1], 2.0 * found[1]
 

@@ -31,7 +31,7 @@ _SEEN = math.log(1e-250)
 
 def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
     """None if distances from blow-ups are exact for the growth, else the reason why not."""
-    if net.noise is not None and net.noise.stds(net.weights).any():
+    if net.is_noisy:
         return "with noise the weights leave their curve"
     if net.weight_decay:
         return "with weight decay the weights leave their curve"

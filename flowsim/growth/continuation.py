@@ -72,10 +72,9 @@ def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:
     if any(quadratic_form(formula) is None for formula in net.distinct):
         _require_kept(net, state, log)
         return Start(((sign, log),))
-    kinds, k = net.kinds(d), len(net.weights)
+    k = len(net.weights)
     parts = [(np.zeros((k, d)), np.full((k, d), -np.inf)) for _ in range(k)]
-    for kind, formula in enumerate(net.distinct):
-        here = kinds == kind
+    for formula, _, here in net.parts(d):
         values, vectors = diagonalise(formula, net.weights)
         conserved = np.copysign(1.0, state.imbalance[:, here]), state.log_imbalance[:, here]
         signs, logs = _components(vectors, conserved_exponents(values), sign[:, here], log[:, here], conserved)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
@@ -40,14 +40,11 @@ class OnCurves:
         self.kinds = net.kinds(direction.shape[1])
         #: of every curve: its formula, where it starts, and the rows of its weights among the network's
         self.starts: list[tuple[Formula, Array]] = []
-        self.rows: list[list[int]] = []
+        self.rows: list[Integers] = []
         #: (d,), the curve of each coordinate
         self.which = np.zeros(direction.shape[1], dtype=np.int64)
-        for kind, formula in enumerate(net.distinct):
-            here = np.flatnonzero(self.kinds == kind)
-            rows = [net.weights.index(name) for name in formula.weights]
-            chosen: Any = direction[np.ix_(np.array(rows), here)]
-            columns, inverse = np.unique(chosen, axis=1, return_inverse=True)
+        for formula, rows, here in net.parts(direction.shape[1]):
+            columns, inverse = np.unique(direction[np.ix_(rows, here)], axis=1, return_inverse=True)
             self.which[here] = len(self.starts) + inverse.ravel()
             self.starts += [(formula, column) for column in columns.T]
             self.rows += [rows] * columns.shape[1]

@@ -40,7 +40,7 @@ def admits_growth(net: DiagonalNetwork) -> str | None:
             continue
         if net.noise.multiplicative:
             return "multiplicative noise couples z to the weights"
-        stds = net.noise.stds(net.weights)[[net.weights.index(name) for name in formula.weights]]
+        stds = net.stds[net.rows(formula)]
         if np.ptp(stds) > 0:
             return "the weights of a coordinate carry different noise"
         if stds[0] > 0 and np.diag(form).any() and net.noise.unit_moment(3) != 0:

@@ -53,7 +53,7 @@ class Modes:
     @classmethod
     def of(cls, net: DiagonalNetwork, direction: Array | Start, coordinates: Integers | None = None) -> Modes:
         """Diagonalise every formula of the network at the start `direction`, for all coordinates or for some."""
-        stds = (0.0,) * len(net.weights) if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
+        stds = tuple(net.stds.tolist())
         all_kinds = net.kinds(direction.shape[1]) if len(net.distinct) > 1 else None
         if coordinates is not None:
             direction = _among(direction, coordinates)

@@ -191,7 +191,7 @@ class OriginCurves:
     def of(self, i: int, sign: int) -> tuple[OriginCurve, float]:
         """The curve of coordinate i to one side, and its offset in z."""
         formula = self.formula(i)
-        start = self.values[[self.net.weights.index(name) for name in formula.weights], i]
+        start = self.values[self.net.rows(formula), i]
         rate = 0.0
         if self.order == 2:
             _, rate, start = arrival(formula, start, sign)

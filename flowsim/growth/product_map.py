@@ -45,7 +45,7 @@ def admits_products(
     factors = net.distinct[0].product_of
     if factors is None or len(factors) < 3:
         return f"{net.distinct[0].text!r} is not a product of three weights or more"
-    if net.noise is not None and net.noise.stds(net.weights).any():
+    if net.is_noisy:
         return "noise couples the weights of a product"
     depth = len(factors)
     squares = direction**2

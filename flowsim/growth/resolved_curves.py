@@ -25,18 +25,15 @@ def admits_curves(
     net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float, reach: float = math.inf
 ) -> str | None:
     """None if the network's growth along curves is exact at this start while |z| <= reach, else the reason why not."""
-    if net.noise is not None and net.noise.stds(net.weights).any():
+    if net.is_noisy:
         return "with noise the weights leave their curve"
     if net.weight_decay:
         return "with weight decay the weights leave their curve"
-    kinds = net.kinds(direction.shape[1])
-    for kind, formula in enumerate(net.distinct):
+    for formula, rows, here in net.parts(direction.shape[1]):
         origin = origin_of(formula)
-        here = np.flatnonzero(kinds == kind)
         if origin.order in (1, 2) or not here.size:
             continue
-        rows = [net.weights.index(name) for name in formula.weights]
-        own = np.abs(direction[np.ix_(np.array(rows), here)]).max(axis=0)
+        own = np.abs(direction[np.ix_(rows, here)]).max(axis=0)
         least = scale.log + math.log(float(own[own > 0].min(initial=math.inf)))
         if origin.order == 0:
             if least < math.log(_TINY):

@@ -95,7 +95,7 @@ class ShrinkingMap(ProductMap):
 
 def _logs_of(net: DiagonalNetwork, problem: Problem) -> tuple[float, Array, float]:
     """Logarithms of lambda, of sigma^2 where there is noise, and of eta^2."""
-    eta = 0.0 if net.noise is None else float(net.noise.stds(net.weights).max())
+    eta = float(net.stds.max())
     with np.errstate(divide="ignore"):
         noise = np.log(problem.feature_variances if eta else np.zeros(problem.d))
         decay, eta2 = np.log([float(net.weight_decay), eta or 1.0])  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ def admits_shrinking(
         return "noise or decay under a loss that is no square"
     if not isinstance(net.weight_decay, float | int) or isinstance(net.weight_decay, Decay):
         return "weight decay changes in time"
-    stds = np.zeros(1) if net.noise is None else net.noise.stds(net.weights)
+    stds = net.stds
     if net.noise is not None and stds.any() and (net.noise.multiplicative or np.ptp(stds)):
         return "noise is not additive and equal on all weights"
     if net.is_mixed and len(net.distinct) > 1:

@@ -168,16 +168,15 @@ def _with_noise(
     """Quadratic formulas: ``theta' = -(g H + eta^2 sigma^2 H^2) theta``, so ``kappa^+- = eta^2 sigma^2 / t^+-``."""
     d = problem.d
     zero = np.broadcast_to(0.0, (d,))
-    stds = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
+    stds = net.stds
     if net.noise is None or not stds.any():
         return upper, lower, zero, zero, 0.0
     if net.noise.multiplicative:
         raise ValueError("`noise` must be additive for this limit; received multiplicative noise.")
     up_cost, low_cost, offset = np.zeros(d), np.zeros(d), np.zeros(d)
     upper, lower = np.array(upper), np.array(lower)
-    for kind, formula in enumerate(net.distinct):
-        mine = net.kinds(d) == kind
-        own = stds[[net.weights.index(name) for name in formula.weights]]
+    for formula, rows, mine in net.parts(d):
+        own = stds[rows]
         form = quadratic_form(formula)
         if form is None:
             if formula.product_of is None or not own.all():
@@ -220,8 +219,7 @@ def _with_decay(
     d = len(bounds[0])
     upper, lower = (np.array(side) for side in bounds)
     up_cost, low_cost = (np.array(side) for side in costs)
-    for kind, formula in enumerate(net.distinct):
-        mine = net.kinds(d) == kind
+    for formula, _, mine in net.parts(d):
         if quadratic_form(formula) is not None:
             for cost, threshold in zip((up_cost, low_cost), thresholds, strict=True):
                 own = threshold[mine]

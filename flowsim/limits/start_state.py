@@ -95,11 +95,9 @@ def pretrained_state(
             coefficients += np.concatenate([own * old_terms, new * new_terms])
             rates += np.concatenate([own_rates * old_terms, new_rates * new_terms])
         return StartState(own.sum(axis=0), upper, lower, coefficients, rates)
-    kinds = net.kinds(d)
     kept = np.zeros_like(values[: len(net.distinct[0].weights)])
-    for kind, formula in enumerate(net.distinct):
-        rows = np.array([net.weights.index(name) for name in formula.weights])
-        mine = np.flatnonzero((kinds == kind) & (values[rows] != 0).any(axis=0))
+    for formula, rows, members in net.parts(d):
+        mine = members[(values[np.ix_(rows, members)] != 0).any(axis=0)]
         if not mine.size:
             continue
         if formula.product_of is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -22,7 +22,54 @@ from flowsim.problem import Problem
 GivenWeights = Mapping[str, ArrayLike]
 
 
-class DiagonalNetwork:
+class Network:
+    """What all networks have: named weights, their noise and decay; equal where all that is declared is."""
+
+    noise: Noise | None
+    weight_decay: float | Decay
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weights."""
+        raise NotImplementedError
+
+    @property
+    def _declared(self) -> tuple[Any, ...]:
+        """What is declared besides noise and weight decay."""
+        raise NotImplementedError
+
+    def _set_noise(self, noise: Noise | None) -> None:
+        if noise is not None and not isinstance(noise, Noise):
+            raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        self.noise = noise
+
+    @property
+    def stds(self) -> Array:
+        """Standard deviations of the noise on each weight; zeros without noise."""
+        return np.zeros(len(self.weights)) if self.noise is None else self.noise.stds(self.weights)
+
+    @property
+    def is_noisy(self) -> bool:
+        return self.noise is not None and bool(self.stds.any())
+
+    @cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        """The key by which networks are compared and hashed."""
+        return (type(self), *self._declared, self.noise, self.weight_decay)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def _shown(self, what: str) -> str:
+        noise = "" if self.noise is None else f", noise={self.noise!r}"
+        decay = f", weight_decay={self.weight_decay!r}" if self.weight_decay else ""
+        return f"{type(self).__name__}({what}{noise}{decay})"
+
+
+class DiagonalNetwork(Network):
     r"""A coordinate-separable network, :math:`\beta_i = \phi_i(\theta_i)`.
 
     Parameters
@@ -68,8 +115,7 @@ class DiagonalNetwork:
             if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or not 2 <= depth <= 64:
                 raise ValueError(f"`depth` must be an integer from 2 to 64; received {depth!r}.")
             formula = "*".join(f"w{layer}" for layer in range(1, int(depth) + 1))
-        if noise is not None and not isinstance(noise, Noise):
-            raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        self._set_noise(noise)
         if not isinstance(formula, str | Sequence | np.ndarray):
             raise ValueError(f"`formula` must be text or a list of texts; received {type(formula).__name__}.")
         self.is_mixed = not isinstance(formula, str)
@@ -83,7 +129,6 @@ class DiagonalNetwork:
             if text not in known:
                 known[text] = Formula.parse(text)
         self.formulas = tuple(known[text] for text in texts)
-        self.noise = noise
         self.weight_decay = check_decay(weight_decay)
         if noise is not None:
             noise.stds(self.weights)  # checks names and lengths
@@ -164,24 +209,23 @@ class DiagonalNetwork:
             return _everywhere(tuple(float(row) for row in rows), d)
         return np.array([np.broadcast_to(row, (d,)) for row in rows])
 
-    @cached_property
-    def _identity(self) -> tuple[Any, ...]:
-        """The key by which networks are compared and hashed."""
-        texts = tuple(formula.text for formula in self.formulas)
-        return (type(self), self.is_mixed, texts, self.noise, self.weight_decay)
+    def rows(self, formula: Formula) -> Integers:
+        """Places of a formula's weights among the network's."""
+        return np.array([self.weights.index(name) for name in formula.weights], dtype=np.int64)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DiagonalNetwork) and self._identity == other._identity
+    def parts(self, d: int) -> Iterator[tuple[Formula, Integers, Integers]]:
+        """Every distinct formula, its `rows`, and the coordinates of d that have it, in the order of `distinct`."""
+        kinds = self.kinds(d)
+        for kind, formula in enumerate(self.distinct):
+            yield formula, self.rows(formula), np.flatnonzero(kinds == kind)
 
-    def __hash__(self) -> int:
-        return hash(self._identity)
+    @property
+    def _declared(self) -> tuple[Any, ...]:
+        return self.is_mixed, tuple(formula.text for formula in self.formulas)
 
     def __repr__(self) -> str:
         texts = [formula.text for formula in self.formulas]
-        shown = repr(texts[0]) if not self.is_mixed else repr(texts)
-        noise = "" if self.noise is None else f", noise={self.noise!r}"
-        decay = f", weight_decay={self.weight_decay!r}" if self.weight_decay else ""
-        return f"DiagonalNetwork({shown}{noise}{decay})"
+        return self._shown(repr(texts if self.is_mixed else texts[0]))
 
 
 @lru_cache(maxsize=256)
@@ -189,7 +233,7 @@ def _everywhere(column: tuple[float, ...], d: int) -> Array:
     return np.broadcast_to(np.array(column)[:, None], (len(column), d))
 
 
-class LinearNetwork:
+class LinearNetwork(Network):
     r"""A two-layer linear network, :math:`\beta = U V^\top` with U (D, h) and V (m, h).
 
     Parameters
@@ -205,18 +249,16 @@ class LinearNetwork:
     @hinting
     def __init__(self, width: int, *, noise: Noise | None = None, weight_decay: float | DecaySchedule = 0.0) -> None:
         width = count("width", width)
-        if noise is not None and not isinstance(noise, Noise):
-            raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        self._set_noise(noise)
         decay = check_decay(weight_decay)
         if not isinstance(decay, float | DecaySchedule):
             raise ValueError(
                 f"`weight_decay` must be a number or a DecaySchedule for a LinearNetwork; received {weight_decay!r}."
             )
         self.width = int(width)
-        self.noise = noise
-        self.weight_decay = decay
+        self.weight_decay: float | DecaySchedule = decay
         if noise is not None:
-            noise.stds(self.weights)
+            noise.stds(self.weights)  # checks names and lengths
 
     @property
     def constant_decay(self) -> float:
@@ -229,21 +271,12 @@ class LinearNetwork:
     def weights(self) -> tuple[str, str]:
         return ("U", "V")
 
-    @cached_property
-    def _identity(self) -> tuple[Any, ...]:
-        """The key by which networks are compared and hashed."""
-        return (type(self), self.width, self.noise, self.weight_decay)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LinearNetwork) and self._identity == other._identity
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
+    @property
+    def _declared(self) -> tuple[Any, ...]:
+        return (self.width,)
 
     def __repr__(self) -> str:
-        noise = "" if self.noise is None else f", noise={self.noise!r}"
-        decay = f", weight_decay={self.weight_decay!r}" if self.weight_decay else ""
-        return f"LinearNetwork(width={self.width}{noise}{decay})"
+        return self._shown(f"width={self.width}")
 
 
 def check_types(net: Any, problem: Any) -> None:

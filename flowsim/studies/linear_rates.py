@@ -92,7 +92,7 @@ def rate_bound(
     """
     if not isinstance(net, LinearNetwork):
         raise ValueError(f"`net` must be a LinearNetwork; received {net!r}.")
-    if (net.noise is not None and any(net.noise.stds(("U", "V")))) or net.weight_decay != 0.0:
+    if net.is_noisy or net.weight_decay != 0.0:
         raise ValueError(f"`net` must be free of weight noise and weight decay, as the theorem is; received {net!r}.")
     data = LinearData.of(require_squares(problem, "the rate of a linear network"))
     if data.rank == 0:

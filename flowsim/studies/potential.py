@@ -64,7 +64,7 @@ def min_entropy(
     from flowsim.solvers.entropy import SumOfExponentials, mirror_interpolation
 
     direction, scale = net.direction(start, problem.d), InitialScale.parse(alpha)
-    if (net.noise is not None and np.any(net.noise.stds(net.weights))) or net.weight_decay:
+    if net.is_noisy or net.weight_decay:
         raise ValueError("`net` must have no noise or decay: its end minimises no potential.")
     X = entries(problem)
     fitted = X @ np.linalg.lstsq(X, target_vector(problem), rcond=None)[0]

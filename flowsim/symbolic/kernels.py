@@ -92,7 +92,7 @@ def _module(net: DiagonalNetwork) -> ModuleType:
     if known is None:
         known = load_generated(lambda: _source(net), "kernels", digest(_identity(net)))
         if net.noise is not None:
-            _check_moments_exist(known, net.noise.stds(net.weights), net)
+            _check_moments_exist(known, net.stds, net)
         _modules[net] = known
     return known
 

@@ -45,7 +45,7 @@ class LinearDerivation(Rendered):
         """Std of the noise on U and on V: one symbol if they are equal, 0 without noise."""
         if self.net.noise is None:
             return sympy.S.Zero, sympy.S.Zero
-        values = self.net.noise.stds(self.net.weights)
+        values = self.net.stds
         if values[0] == values[1]:
             return (sympy.Symbol("eta", positive=True),) * 2
         names = [sympy.Symbol(f"eta_{name}", positive=True) for name in self.net.weights]

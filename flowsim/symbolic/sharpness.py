@@ -99,7 +99,7 @@ def average_sharpness(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> f
         raise ValueError("`net` must have noise for its average sharpness; it has none.")
     problem = require_squares(problem, "the average sharpness")
     w, _, _, kind = _state(net, problem, w)
-    K, std = kernels(net), net.noise.stds(net.weights)
+    K, std = kernels(net), net.stds
     beta, mean, variance = (np.empty(w.shape[1]) for _ in range(3))
     K.value(w, kind, beta)
     K.mean(w, kind, std, mean)
@@ -135,10 +135,8 @@ def minimal_trace(net: DiagonalNetwork, beta: ArrayLike) -> Array:
     if beta.ndim != 1 or not np.isfinite(beta).all():
         raise ValueError(f"`beta` must be a finite vector; received shape {beta.shape}.")
     w = np.zeros((len(net.weights), beta.size))
-    kinds = net.kinds(beta.size)
-    for kind, formula in enumerate(net.distinct):
-        rows = [net.weights.index(name) for name in formula.weights]
-        for i in np.flatnonzero(kinds == kind):
+    for kind, (formula, rows, here) in enumerate(net.parts(beta.size)):
+        for i in here:
             if formula.product_of is not None:
                 w[rows, i] = abs(beta[i]) ** (1 / len(rows))
                 w[rows[-1], i] *= np.sign(beta[i])
@@ -147,7 +145,7 @@ def minimal_trace(net: DiagonalNetwork, beta: ArrayLike) -> Array:
     return w
 
 
-def _least_gradient(net: DiagonalNetwork, kind: int, rows: Sequence[int], target: float) -> Array:
+def _least_gradient(net: DiagonalNetwork, kind: int, rows: Integers, target: float) -> Array:
     from scipy.optimize import minimize
 
     K, k = kernels(net), len(net.weights)
