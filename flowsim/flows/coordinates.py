@@ -1,15 +1,15 @@
-"""The protocols of coordinates: what a flow needs to be integrated and read in them."""
+"""Coordinates: what a flow needs to be integrated and read in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from flowsim.arrays import Array
-from flowsim.solvers import InitialValueProblem, SeparableSolution
+from flowsim.arrays import Array, Index
+from flowsim.solvers import InitialValueProblem, SeparableSolution, Solution
 
 #: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
 #: stays below rtol.
@@ -22,7 +22,7 @@ class IntegrationOptions(TypedDict, total=False):
     rtol: float
     max_steps: int
     progress: Callable[[float], None] | None  #: called with the time reached every few steps
-    done: Callable[[SeparableSolution], bool] | None  #: called with the steps since its last call; True ends the run
+    done: Callable[[Any], bool] | None  #: called with the steps since its last call; True ends the run
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,11 @@ class Observed:
         return cls(plain, log, conserved, log_conserved)
 
 
-class CommonCoordinates:
-    """What most have in common; of those whose conserved quantities obey no law but the flow, the departure too."""
+class Coordinates:
+    """Unknowns in which a flow is integrated: the base class of all choices.
 
-    needs_finer_steps = False
-    log_unit = 0.0
-
-    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
-        return np.zeros(len(t))
-
-
-class Coordinates(Protocol):
-    """Unknowns in which a flow is integrated.
+    A class gives `name`, `invariants`, the methods that raise NotImplementedError here, and `integrate` (the native
+    method), `ivp` with `tolerances` (SciPy's methods), or both. The rest has defaults.
 
     Attributes
     ----------
@@ -62,46 +55,104 @@ class Coordinates(Protocol):
         Names of the conserved quantities that `observe` reports.
     log_unit : float
         Logarithm of the unit of time of all methods here; 0 unless times leave the range of floats.
+    native : bool
+        Whether the native method is to integrate.
+    has_fast_reading : bool
+        Whether `predictor_into`, `predictor_of` and `predictor_at_times` are given.
+    beta_exponent : int
+        The solution measures lengths of beta in units of 2 to this power.
+    at_floor, verdict : str or None
+        Advice for steps that fell to the spacing of floats; why a loss that was to tend to 0 does not.
     """
 
     name: str
     invariants: tuple[str, ...]
-    log_unit: float
+    log_unit = 0.0
+    native = False
+    has_fast_reading = False
+    beta_exponent = 0
+    at_floor: str | None = None
+    verdict: str | None = None
 
-    def velocity(self, t: Array, y: Array) -> Array:
-        """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
-
-    def predictor(self, t: Array, y: Array) -> Array:
-        """beta at times (K,) and states (K, N), shape (K, d)."""
-
-    def observe(self, t: Array, y: Array) -> Observed:
-        """Read states (K, N) at times (K,)."""
-
-    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
-        """Largest relative departure of conserved quantities, which `seen` observes, from their law, (K,)."""
-
-
-@runtime_checkable
-class SteppedCoordinates(Coordinates, Protocol):
-    """Coordinates for SciPy's methods.
-
-    `ivp` is the flow in time.
-    """
+    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> Any:
+        """Integrate natively over [0, t_end], to a solution with the reading of :class:`SeparableSolution`."""
+        raise NotImplementedError
 
     @property
-    def ivp(self) -> InitialValueProblem: ...
+    def ivp(self) -> InitialValueProblem:
+        """The flow in time, for SciPy's methods."""
+        raise NotImplementedError
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        """Local tolerances of the unknowns of `ivp` that give the global accuracy the user asked for."""
+        raise NotImplementedError
+
+    def least_tolerance(self, y: Array) -> float:
+        """The tolerance below which SciPy's methods take no other steps."""
+        return 0.0
 
     @property
     def needs_finer_steps(self) -> bool:
         """Whether the last run was stopped because its accumulated errors would have decided the outcome."""
+        return False
 
-    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        """Local tolerances of the unknowns that give the global accuracy the user asked for."""
+    @property
+    def visible_part(self) -> float:
+        """The part of the tolerance to which unknowns must be known."""
+        return 1.0
 
+    def velocity(self, t: Array, y: Array) -> Array:
+        """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
+        raise NotImplementedError
 
-@runtime_checkable
-class NativeCoordinates(Coordinates, Protocol):
-    """Coordinates for the native method."""
+    def predictor(self, t: Array, y: Array) -> Array:
+        """beta at times (K,) and states (K, N), shape (K, d)."""
+        raise NotImplementedError
 
-    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
-        """Integrate over [0, t_end]."""
+    def predictor_into(self, t: Array, y: Array) -> Array:
+        """beta in place of native states."""
+        raise NotImplementedError
+
+    def predictor_of(self, t: Array, z: Array, only: Index) -> Array | None:
+        """beta of some coordinates from their native states; None where it is not a sum of exponentials."""
+        raise NotImplementedError
+
+    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, Index, Array] | None:
+        """beta, step and position of times, without the states; None where that is not faster."""
+        raise NotImplementedError
+
+    def rounding(self, t: Array, y: Array) -> Array:
+        """A bound on the error of beta from rounding of native states, at each time (K,)."""
+        return np.zeros(len(t))
+
+    def loss(self, t: Array, y: Array) -> Array | None:
+        """The loss, where it is known more accurately than from beta; else None."""
+        return None
+
+    def levels(self, t: Array, y: Array) -> Array | None:
+        """Levels of the directions of a linear network."""
+        return None
+
+    def observe(self, t: Array, y: Array) -> Any:
+        """Weights and conserved quantities, as in :class:`Observed`, of states (K, N) at times (K,)."""
+        raise NotImplementedError
+
+    def departure(self, t: Array, y: Array, seen: Callable[[], Any]) -> Array:
+        """Largest relative departure of conserved quantities, which `seen` observes, from their law, (K,).
+
+        0 for those that obey no law but the flow, or their law by construction.
+        """
+        return np.zeros(len(t))
+
+    def departure_along(self, solution: Solution, t: Array) -> Array | None:
+        """The same where it needs the whole run by one of SciPy's methods; else None."""
+        return None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Entries of a trajectory's `info` about the coordinates."""
+        return {}
+
+    def remarks(self, y: Array) -> Mapping[str, Any]:
+        """Entries of a trajectory's `info` about its last state."""
+        return {}

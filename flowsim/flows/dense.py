@@ -87,7 +87,7 @@ class DenseOutput:
         """The distance alone, ``int ||d beta||``, which for a slow flow would be lost to rounding beside the time."""
         solution = self.solution
         if isinstance(solution, SeparableSolution):
-            return solution.arclength(0.0).times(2.0 ** getattr(self.coordinates, "beta_exponent", 0))
+            return solution.arclength(0.0).times(2.0**self.coordinates.beta_exponent)
         h = np.diff(solution.t)
         if len(h) == 0:
             return ArcLength.of_samples(solution.t, h, h)
@@ -168,10 +168,9 @@ class DenseOutput:
 
     def some(self, values: Array, clock: Clock, only: Index) -> Array:
         """beta of some coordinates at values of a clock, (K, len(only)), without the others where that can be."""
-        read = getattr(self.coordinates, "predictor_of", None)
-        if read is not None and isinstance(self.solution, SeparableSolution):
+        if self.coordinates.has_fast_reading and isinstance(self.solution, SeparableSolution):
             t, step, position = self.places(values, clock)
-            beta: Array | None = read(t, self.solution.some_at_steps(step, position, only), only)
+            beta = self.coordinates.predictor_of(t, self.solution.some_at_steps(step, position, only), only)
             if beta is not None:
                 return beta
         return self.look(values, clock).beta.reshape(len(values), -1)[:, only]
@@ -183,10 +182,9 @@ class DenseOutput:
     def _at(self, t: Array, known: Mapping[Clock, Callable[[], Array]]) -> View:
         """The view at times, with beta where it is read without the states."""
         solution = self.solution
-        read = getattr(self.coordinates, "predictor_at_times", None)
-        found = None
-        if read is not None and isinstance(solution, SeparableSolution) and len(t) * self.size <= _ENTRIES:
-            found = read(solution, t)
+        is_fast, found = self.coordinates.has_fast_reading, None
+        if is_fast and isinstance(solution, SeparableSolution) and len(t) * self.size <= _ENTRIES:
+            found = self.coordinates.predictor_at_times(solution, t)
         if found is None:
             return self._view(t, *solution.locate(t), known)
         beta, step, position = found
@@ -268,12 +266,11 @@ class View:
             return predictor(self.t, self.y)
         # With many features the states are as large as beta, which takes their place where it can.
         beta = np.empty((len(self.t), self.dense.size))
-        into = getattr(coordinates, "predictor_into", None)
         for first in range(0, len(self.t), rows):
             part = slice(first, first + rows)
-            if into is not None:
+            if coordinates.has_fast_reading:
                 states = solution.at_steps(self.step[part], self.position[part], out=beta[part])
-                values = into(self.t[part], states)
+                values = coordinates.predictor_into(self.t[part], states)
             else:
                 values = predictor(self.t[part], self.read(part))
             shape = values.shape[1:]
@@ -284,8 +281,7 @@ class View:
 
     @cached_property
     def loss(self) -> Array:
-        own = getattr(self.dense.coordinates, "loss", None)
-        known: Array | None = None if own is None else own(self.t, self.y)
+        known = self.dense.coordinates.loss(self.t, self.y)
         return self.dense.problem.loss(self.beta) if known is None else known
 
     @cached_property
@@ -298,10 +294,9 @@ class View:
 
     @cached_property
     def departure(self) -> Array:
-        along = getattr(self.dense.coordinates, "departure_along", None)
-        if along is not None and isinstance(self.dense.solution, Solution):
-            return np.asarray(along(self.dense.solution, self.t))
-        return self.dense.coordinates.departure(self.t, self.y, lambda: self.seen)
+        coordinates, solution = self.dense.coordinates, self.dense.solution
+        along = coordinates.departure_along(solution, self.t) if isinstance(solution, Solution) else None
+        return coordinates.departure(self.t, self.y, lambda: self.seen) if along is None else along
 
     def field(self, name: str) -> Any:
         """A field of a State, or of a Trajectory that it does not share with all of its run."""
@@ -316,6 +311,5 @@ class View:
         if name in _OBSERVED:
             return getattr(self.seen, name)
         if name == "levels":
-            levels = getattr(self.dense.coordinates, "levels", None)
-            return None if levels is None else levels(self.t, self.y)
+            return self.dense.coordinates.levels(self.t, self.y)
         return getattr(self, name)

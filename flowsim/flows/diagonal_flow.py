@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from flowsim.errors import IntegrationError
 from flowsim.flows.chambers import ChamberCoordinates
 from flowsim.flows.checks import check_accelerated
-from flowsim.flows.coordinates import Coordinates, NativeCoordinates
+from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates, takes_steps
@@ -154,14 +154,14 @@ def _prepare(case: FlowCase, asked: CoordinateOptions, info: dict[str, Any]) -> 
         # LSODA may step to where an exponential overflows, and does not recover.
         scheduled = not isinstance(net.weight_decay, float)
         stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
-        method = "native" if _is_native(chosen) else stepped
+        method = "native" if chosen.native else stepped
     check_accelerated(clock, scale)
     return _Prepared(
         chosen,
         method,
         acceleration_in_units(net, scale, chosen, clock, exponents.time),
         exponents.time,
-        {**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
+        {**info, "not_growth_because": reason, **chosen.facts},
         problem.safe_size,
     )
 
@@ -201,10 +201,6 @@ def _kept(net: DiagonalNetwork, *_: Any) -> list[tuple[bytes, bytes, _Prepared]]
     return [] if admits_growth(net) is None else None
 
 
-def _is_native(coordinates: Any) -> bool:
-    return bool(getattr(coordinates, "native", hasattr(coordinates, "integrate")))
-
-
 def _in_units(case: FlowCase, asked: CoordinateOptions, horizon: float) -> tuple[Any, str | None, Exponents]:
     """Coordinates of data scaled by powers of two to near one, why they are not growth coordinates, the exponents."""
     net, problem, scale, start = case
@@ -221,11 +217,11 @@ def _in_units(case: FlowCase, asked: CoordinateOptions, horizon: float) -> tuple
     free = asked.coordinates == asked.method == "auto" and not in_logarithms
     if free and isinstance(inner, GrowthCoordinates) and inner.native:
         inner = _for_good(inner, own._replace(scale=scale), horizon, exponents.time)
-    if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated unscaled
+    if exponents.k and not (exponents.degree == 2 or inner.native):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
         own = case._replace(net=exponents.network(net), problem=exponents.problem(problem))
         inner, _ = choose(own, asked._replace(coordinates="weights"))
-    return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
+    return ScaledCoordinates(inner, exponents) if exponents.k else inner, reason, exponents
 
 
 def _for_good(growth: GrowthCoordinates, case: FlowCase, horizon: float, exponent: int) -> Coordinates:
@@ -313,7 +309,7 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
     if asked == "weights" and net.noise is None and not net.weight_decay:
         advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
     chosen = _in_weights(case, asked == "auto", reason is None, advice)
-    if is_lost(getattr(chosen, "visible_part", 1.0), rtol):
+    if is_lost(chosen.visible_part, rtol):
         raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha` or a larger `rtol`.")
     return chosen, reason
 

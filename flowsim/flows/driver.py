@@ -85,8 +85,7 @@ def run_flow(
         success, message = outcome(success, message, last, watch.stopped)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
-        verdict = getattr(coordinates, "verdict", None)
-        success, message = False, verdict or "the loss does not tend to 0: it has come to rest"
+        success, message = False, coordinates.verdict or "the loss does not tend to 0: it has come to rest"
     if limit is not None and success and last is None:
         end, passed = _where_reached(run, clock, t_end)
         t_eval = passed if t_eval is None else t_eval
@@ -95,7 +94,7 @@ def run_flow(
     if options.estimate_error and success and len(solution.h):
         estimate = _estimate(run, view, options)
     # Advice for steps that fell to the spacing of floats.
-    advice = getattr(coordinates, "at_floor", None) if solution.status is Status.STEP_FLOOR else None
+    advice = coordinates.at_floor if solution.status is Status.STEP_FLOOR else None
     message = "; ".join([message, *([advice] if advice else []), *undetermined(coordinates, solution)])
     if success and (beyond := _beyond_floats(view, problem, safe_size)):
         success, message = False, beyond
@@ -115,7 +114,7 @@ def run_flow(
             "rtol": options.rtol,
             "atol": options.atol,
             "versions": dict(_versions()),
-            **(coordinates.remarks(solution.y[-1]) if hasattr(coordinates, "remarks") else {}),
+            **coordinates.remarks(solution.y[-1]),
         },
         error_estimate=estimate,
         events=located_events(run, found),
@@ -211,8 +210,7 @@ def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
     step, position = (step_count - 1, 1.0) if run.end is None else run.end
     until = float(run.variable(run.at_steps(np.array([step]), np.array([position])))[0])
     goal = run.goal(until)
-    least_of = getattr(run.coordinates, "least_tolerance", None)
-    least = 0.0 if least_of is None or options.method == "native" else least_of(run.solution.y)
+    least = 0.0 if options.method == "native" else run.coordinates.least_tolerance(run.solution.y)
     for factor in companions(rtol, least):
         budget = min(COMPANION_STEPS * options.max_steps, _STEPS + _STEPS_PER_STEP * step_count)
         tighter = options._replace(rtol=rtol * factor, atol=options.atol * factor, max_steps=budget)
@@ -226,9 +224,8 @@ def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
             found = error_estimate(edges, at, view.beta, own, companion)
             common = in_common(options.method, step_count, len(other.h), rtol, least)
             found += common * np.abs(view.beta).reshape(len(at), -1).max(axis=1)
-            rounding = getattr(run.coordinates, "rounding", None)
-            if rounding is not None and options.method == "native":
-                found += rounding(view.t, view.y)
+            if options.method == "native":
+                found += run.coordinates.rounding(view.t, view.y)
             if goal is not None:
                 return found
             start, flat = run.at_steps(np.array([0]), np.array([0.0])), view.beta.reshape(len(at), -1)

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.flows.coordinates import SAFETY, CommonCoordinates, IntegrationOptions, Observed
+from flowsim.flows.coordinates import SAFETY, Coordinates, IntegrationOptions, Observed
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
@@ -35,7 +35,7 @@ _AT_ONCE = 1 << 15
 _SHARED: WeakKeyDictionary[Problem, dict[Any, Any]] = WeakKeyDictionary()
 
 
-class DualCoordinates(CommonCoordinates):
+class DualCoordinates(Coordinates):
     """The flow in the states of a growth map (native), or in a dual unknown y with ``z = B^T y`` (SciPy).
 
     Parameters
@@ -168,7 +168,7 @@ class DualCoordinates(CommonCoordinates):
         return self.map.value(self._z(y), t)
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """A bound on the error of beta from rounding of z or the nearer distance to a blow-up, at each time (K,)."""
+        # Of z, or the nearer distance to a blow-up.
         size = np.where(np.isfinite(y), np.abs(y), np.inf).reshape(len(y), -1, self.problem.d).min(axis=1)
         size[~np.isfinite(size)] = 0.0
         with np.errstate(over="ignore"):

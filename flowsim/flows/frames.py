@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import check_accelerated
-from flowsim.flows.coordinates import CommonCoordinates
+from flowsim.flows.coordinates import Coordinates, IntegrationOptions
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.growth.couplings import ReducedData
@@ -68,7 +68,7 @@ def common(case: LinearCase, coordinates: FrameCoordinates) -> dict[str, Any]:
     return {"acceleration": acceleration(net, scale), "info": start | coordinates.info}
 
 
-class FrameCoordinates(CommonCoordinates):
+class FrameCoordinates(Coordinates):
     """U and V in a graded frame (native), or themselves (SciPy's methods)."""
 
     name = "frame"
@@ -103,15 +103,15 @@ class FrameCoordinates(CommonCoordinates):
             "frame": "paired" if self.growth.start.is_paired else "plain",
         }
 
-    def integrate(self, t_end: float, *, rtol: float, max_steps: int, **calls: Any) -> FrameSolution:
-        """Integrate natively over [0, t_end]; `progress` and `done` are called as the steps are taken."""
+    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> FrameSolution:
         parts: list[FrameSolution] = []
-        tol = rtol * math.exp(-self.excess)
+        tol = options["rtol"] * math.exp(-self.excess)
+        calls: Any = {"progress": options.get("progress"), "done": options.get("done")}
         # On systems this small more threads only cost time, up to sixty times as much on a busy machine.
         with one_blas_thread(6 * sum(self.growth.problem.shape) <= _SMALL_SYSTEM):
             for flow, end in self.growth.pieces(t_end):
                 frame, since = (parts[-1].steps[-1].end, float(parts[-1].t[-1])) if parts else (self.growth.start, 0.0)
-                left = max_steps - sum(len(part.steps) for part in parts)
+                left = options["max_steps"] - sum(len(part.steps) for part in parts)
                 part = integrate_frame(flow, frame, end, since=since, tol=tol, max_steps=left, **calls)
                 parts.append(part)
                 if part.t[-1] < end:

@@ -35,6 +35,7 @@ class GrowthCoordinates(DualCoordinates):
     alpha times this; `native`: states are z (d,) and come from :meth:`integrate`.
     """
 
+    has_fast_reading = True
     map: ExponentialMap
     rtol: float  #: of the coefficients, where they are summed apart
 
@@ -87,24 +88,20 @@ class GrowthCoordinates(DualCoordinates):
         return self.problem.largest_drive * self.map.rate
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """A bound on the error of beta from rounding of the exponents, at each time (K,)."""
         own, modes = self.map, self.map.modes
         size = np.abs(own.offset) + np.abs(modes.rate * y[..., None]) + own.decayed(t)
         change = own.derivative(own.exponents(y, t), np.sign(modes.coefficient) * size)
         return np.asarray(ROUNDINGS * change.max(axis=1))
 
     def predictor_of(self, t: Array, z: Array, only: Index) -> Array | None:
-        """beta of some coordinates from their z; None where it is not a sum of exponentials."""
         if not self.native or self.map.schedule is not None:
             return None
         return self.flow.beta(z, t, only)
 
     def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, Index, Array] | None:
-        """beta, step and position of times, without the states; None where that is not faster."""
         return None if self.map.schedule is not None else solution.sums_at(t)
 
     def predictor_into(self, t: Array, y: Array) -> Array:
-        """beta in place of native states."""
         return super().predictor(t, y) if self.map.schedule is not None else self.flow.beta(y, t, out=y)
 
     def predictor(self, t: Array, y: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.arrays import Array, Integers
 from flowsim.flows.balancing import is_lawful
+from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, decay_of
 from flowsim.problem import Problem, Regression
@@ -22,13 +23,10 @@ FLOOR_POWER, LARGEST_START = 8, 1e-3
 LARGEST_JACOBIAN = 4000
 
 
-class KernelCoordinates:
+class KernelCoordinates(Coordinates):
     """The kernels of a network of k weights in d coordinates, and its lawful conserved quantities."""
 
     name = "weights"
-    log_unit = 0.0
-    #: message for a jump that is shorter than the spacing of times
-    at_floor: str | None = None
     guard: TransversalError
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, direction: Array) -> None:

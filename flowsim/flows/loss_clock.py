@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 
 from flowsim.arrays import Array, Index
-from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput, View
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
@@ -34,8 +33,8 @@ _HORIZON = 1e12
 _ROUNDING = 1e-15
 
 
-class LossClock(Coordinates, Protocol):
-    """Coordinates over sigma: `velocity` is ``d beta / d sigma``."""
+class LossClock(Protocol):
+    """What coordinates over sigma, whose `velocity` is ``d beta / d sigma``, have besides the others."""
 
     @property
     def first(self) -> float:
@@ -189,7 +188,7 @@ def require_decreasing(net: Any, problem: Problem) -> None:
         raise ValueError("`problem` must be separable on the clock 'log_loss': its loss does not tend to 0.")
 
 
-def run_on_loss_clock(coordinates: LossClock, problem: Problem, options: FlowOptions, **more: Any) -> Trajectory:
+def run_on_loss_clock(coordinates: Any, problem: Problem, options: FlowOptions, **more: Any) -> Trajectory:
     """Integrate, and return a trajectory with all clocks.
 
     Raises ValueError for times before the start.

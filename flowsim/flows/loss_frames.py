@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from flowsim.arrays import Array, Index
+from flowsim.flows.coordinates import IntegrationOptions
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.frames import FINEST, HARMLESS, FrameCoordinates, common, linear_flow
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
@@ -87,8 +88,6 @@ class FrameLossClock(FrameCoordinates):
 
     def __init__(self, case: LinearCase) -> None:
         super().__init__(case, data=reduce_data(case.net, case.problem, of_logarithm=True))
-        #: reason why a run ended whose loss does not tend to 0
-        self.verdict: str | None = None
 
     @property
     def first(self) -> float:
@@ -102,11 +101,12 @@ class FrameLossClock(FrameCoordinates):
         assert isinstance(coupling, LogarithmOfLoss)
         return coupling.log_loss(self.growth.reduced_beta(self._states(y)))
 
-    def integrate(self, t_end: float, *, rtol: float, max_steps: int, **calls: Any) -> FrameSolution:
+    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> FrameSolution:
         """Integrate over [0, t_end] in sigma, or until the loss is found to stall above 0."""
         self.verdict = None
-        calls["done"] = _Stalling(self, max_steps, calls.get("done"))
-        return super().integrate(t_end, rtol=max(_SHARE * rtol, _FINEST), max_steps=max_steps, **calls)
+        options["rtol"] = max(_SHARE * options["rtol"], _FINEST)
+        options["done"] = _Stalling(self, options["max_steps"], options.get("done"))
+        return super().integrate(t_end, **options)
 
     def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Index, Array, Any], Array]:
         """The map (step, position, state) to time, infinite on overflow."""

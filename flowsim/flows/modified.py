@@ -23,7 +23,7 @@ from flowsim.arrays import Array, log_abs, signed_exp
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_accelerated, check_times, check_tolerances, positive
-from flowsim.flows.coordinates import SAFETY, CommonCoordinates, Observed
+from flowsim.flows.coordinates import SAFETY, Coordinates, Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
@@ -173,7 +173,7 @@ def modified_flow(
     )
 
 
-class ModifiedGrowth(CommonCoordinates):
+class ModifiedGrowth(Coordinates):
     """The modified flow in logarithms of the components: exact in alpha, like the descent.
 
     With ``c' = -r c`` along the unmodified flow, ``r = lambda g + kappa``, ``(ln|c|)' = -r - (h/2) (r^2 - r')``.
@@ -301,10 +301,10 @@ class ModifiedWeights(WeightCoordinates):
             out[row] = (slope * self._rhs(0.0, state).reshape(self.k, self.d)).sum(axis=0)
         return out
 
-    departure = CommonCoordinates.departure
+    departure = Coordinates.departure
 
 
-class ModifiedLinear(CommonCoordinates):
+class ModifiedLinear(Coordinates):
     r"""The modified flow of U V^T, in the row space of the start, which it preserves.
 
     With G the gradient in ``beta = U V^T`` and (P, Q) = F, the change of F along itself is

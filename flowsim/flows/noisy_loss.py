@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array, signed_exp
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import SAFETY, CommonCoordinates, Observed
+from flowsim.flows.coordinates import SAFETY, Coordinates, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
@@ -82,7 +82,7 @@ def _why_not(net: DiagonalNetwork, problem: Problem) -> str | None:
     return admits_growth(net)
 
 
-class NoisyLossCoordinates(CommonCoordinates):
+class NoisyLossCoordinates(Coordinates):
     """The flow in the changes of ``ln c^2`` since the start, (d k) unknowns, for SciPy's methods.
 
     Arguments are those of growth coordinates; made by :func:`noisy_loss_coordinates`.

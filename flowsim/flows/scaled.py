@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from flowsim.arrays import Array, Index
-from flowsim.flows.coordinates import NativeCoordinates, Observed
+from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
 from flowsim.network.formula import Node
@@ -141,7 +141,7 @@ def _degree_of(node: Node) -> float:
 class ScaledCoordinates:
     """Coordinates of the scaled flow, read in the original units; times stay those of the scaled flow."""
 
-    def __init__(self, inner: NativeCoordinates, exponents: Exponents) -> None:
+    def __init__(self, inner: Coordinates, exponents: Exponents) -> None:
         self.inner, self.exponents = inner, exponents
         self.name, self.invariants, self.log_unit = inner.name, inner.invariants, inner.log_unit
 
@@ -152,41 +152,31 @@ class ScaledCoordinates:
 
     @property
     def beta_exponent(self) -> int:
-        """The solution measures lengths of beta in units of 2 to this power."""
         return self.exponents.beta
 
     def velocity(self, t: Array, y: Array) -> Array:
-        """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
         return np.ldexp(self.inner.velocity(t, y), self.exponents.beta)
 
     def predictor(self, t: Array, y: Array) -> Array:
-        """beta at times (K,) and states (K, N), shape (K, d)."""
         return np.ldexp(self.inner.predictor(t, y), self.exponents.beta)
 
     def predictor_into(self, t: Array, y: Array) -> Array:
-        """beta in place of the states, where the inner coordinates provide it."""
-        read = getattr(self.inner, "predictor_into", self.inner.predictor)
-        beta: Array = read(t, y)
+        beta = self.inner.predictor_into(t, y)
         return np.ldexp(beta, self.exponents.beta, out=beta)
 
     def predictor_of(self, t: Array, z: Array, only: Index) -> Array | None:
-        """beta of some coordinates, where the inner coordinates provide it."""
-        read = getattr(self.inner, "predictor_of", None)
-        beta = None if read is None else read(t, z, only)
+        beta = self.inner.predictor_of(t, z, only)
         return None if beta is None else np.ldexp(beta, self.exponents.beta)
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """A bound on the error of beta from rounding of the states, at each time (K,)."""
-        return np.ldexp(cast(Any, self.inner).rounding(t, y), self.exponents.beta)
+        return np.ldexp(self.inner.rounding(t, y), self.exponents.beta)
 
     def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, Index, Array] | None:
-        """beta, step and position of times, where the inner coordinates provide them without the states."""
-        read = getattr(self.inner, "predictor_at_times", None)
-        found = None if read is None else read(solution, t)
+        found = self.inner.predictor_at_times(solution, t)
         return None if found is None else (np.ldexp(found[0], self.exponents.beta), *found[1:])
 
     def observe(self, t: Array, y: Array) -> Observed:
-        """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""
+        # All conserved quantities here are of degree two.
         seen, k = self.inner.observe(t, y), self.exponents.k
         log = k * math.log(2.0)
         return Observed(
@@ -197,5 +187,4 @@ class ScaledCoordinates:
         )
 
     def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
-        """Relative departure of the conserved quantities from their exact law: that of the scaled flow."""
         return self.inner.departure(t, y, lambda: self.inner.observe(t, y))

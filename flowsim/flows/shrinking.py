@@ -21,7 +21,7 @@ from typing import Unpack, cast
 import numpy as np
 
 from flowsim.arrays import Array, Bools, Index
-from flowsim.flows.coordinates import CommonCoordinates, IntegrationOptions
+from flowsim.flows.coordinates import Coordinates, IntegrationOptions
 from flowsim.flows.dual import DualCoordinates
 from flowsim.growth.shrinking_map import ShrinkingMap, gradient_bound_at, still_time
 from flowsim.solvers import SeparableFlow, SeparableSolution, Status, integrate_separable
@@ -206,7 +206,7 @@ class ShrinkingCoordinates(DualCoordinates):
         line = ShrinkingLine(0.0, 0.0, state, np.where(waits, force, 0.0), still, self.map.shrinkage, R, self.map.depth)
         return {"waits": bool(np.isfinite(line.arrivals()).any())}
 
-    departure = CommonCoordinates.departure  # 0: weights are computed from conserved quantities that obey their law
+    departure = Coordinates.departure  # 0: weights are computed from conserved quantities that obey their law
 
 
 class _Run:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
+from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput
 from flowsim.flows.event_location import search
 from flowsim.flows.flow_options import FlowOptions
@@ -61,15 +60,14 @@ def solve(
     rtol, atol, max_steps = options.rtol, options.atol, options.max_steps
     watching = watch is not None and watch.is_needed
     if options.method == "native":
-        return cast(NativeCoordinates, coordinates).integrate(
+        return coordinates.integrate(
             horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=watch if watching else None
         )
-    stepped = cast(SteppedCoordinates, coordinates)
 
     def run(rtol: float, atol: float) -> Solution:
-        local_rtol, local_atol = stepped.tolerances(rtol, atol)
+        local_rtol, local_atol = coordinates.tolerances(rtol, atol)
         return integrate(
-            stepped.ivp,
+            coordinates.ivp,
             horizon,
             method=options.method,
             rtol=local_rtol,
@@ -80,6 +78,6 @@ def solve(
         )
 
     solution = run(rtol, atol)
-    if stepped.needs_finer_steps and rtol > _FINEST and not watching:
+    if coordinates.needs_finer_steps and rtol > _FINEST and not watching:
         solution = run(_FINEST, atol * _FINEST / rtol)
     return solution

@@ -232,3 +232,14 @@ def test_weights_far_above_the_data_fall_as_with_no_target(method: str) -> None:
         return np.ldexp(fs.gradient_flow(net, problem, end, alpha=2.0**k, start=start, method=method).beta[-1], -2 * k)
 
     np.testing.assert_allclose(run(60, Y), run(0, 0 * Y), rtol=0, atol=1e-5)
+
+
+def test_long_runs_of_decaying_deep_products_are_read_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = fs.datasets.sparse_regression(10, 20, sparsity=2, seed=0)
+    large = fs.Regression(problem.X, 100.0 * problem.y)
+    net, times = fs.DiagonalNetwork(depth=3, weight_decay=1e-13), np.linspace(0.0, 3.0, 50)
+    run = lambda: fs.gradient_flow(net, large, 3.0, alpha="1e-9", t_eval=times, clock="accelerated")  # noqa: E731
+    whole = run()
+    assert len(whole.dense.solution.chunks) > 1  # type: ignore[union-attr]
+    monkeypatch.setattr("flowsim.flows.dense._ENTRIES", 200)
+    np.testing.assert_array_equal(run().beta, whole.beta)
