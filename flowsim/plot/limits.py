@@ -11,11 +11,12 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
-from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE
+from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, on_clock
 from flowsim.plot.labels import named_curves
 from flowsim.plot.linear_limits import levels, linear_limit
 from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import PREDICTED, colours, log_axis, new_axes, styled
+from flowsim.plot.trajectory import CLOCK_LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ _SAMPLES = 3000
 def saddle_to_saddle(
     path: SaddlePath | LinearSaddlePath,
     *,
-    clock: Literal["accelerated", "arclength"] = "accelerated",
+    clock: Literal["accelerated", "arclength", "distance"] = "accelerated",
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
@@ -43,14 +44,15 @@ def saddle_to_saddle(
     Parameters
     ----------
     path : SaddlePath or LinearSaddlePath
-    clock : {"accelerated", "arclength"}
+    clock : {"accelerated", "arclength", "distance"}
+        distance: that of beta alone, without the waiting in between; not for a LinearSaddlePath.
     legend : bool
     ax : matplotlib Axes, optional
     """
-    if clock not in ("accelerated", "arclength"):
-        raise ValueError(f"`clock` must be accelerated or arclength; received {clock!r}.")
     if isinstance(path, LinearSaddlePath):
-        return linear_limit(path, clock=clock, legend=legend, ax=ax)
+        return linear_limit(path, clock=clock, legend=legend, ax=ax)  # type: ignore[arg-type]  # it refuses others
+    if clock not in ("accelerated", "arclength", "distance"):
+        raise ValueError(f"`clock` must be accelerated, arclength or distance; received {clock!r}.")
     if not isinstance(path, SaddlePath):
         raise ValueError(f"`path` must be what flowsim.saddle_to_saddle returns; received {type(path).__name__}.")
     ax = new_axes(ax)
@@ -60,6 +62,12 @@ def saddle_to_saddle(
         if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
             times = np.maximum(times, path.jump_times[0] / 2)
             log_axis(ax, times[0], times[-1])
+    elif clock == "distance" and len(path.jump_times):
+        times = np.linspace(0.0, path.length, _SAMPLES)
+        ends = np.cumsum([orbit.length for orbit in path.orbits])
+        jump = np.minimum(np.searchsorted(ends, times), len(ends) - 1)
+        values = path.curve(path.jump_times[jump] + times)[:, path.used]
+        ax.set_xlabel(CLOCK_LABELS["distance"])
     else:
         times = np.linspace(0.0, float(path.arclength(path.drawn_until)), _SAMPLES)
         values = path.curve(times)[:, path.used]
@@ -142,12 +150,13 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
             ha="left" if early else "right",
             va="bottom",
             fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
         )
     unit = all(np.all(side == 1.0) for side in link.path.thresholds) and not any(map(np.any, link.path.penalties))
     ax.set_xlabel(
         r"accelerated time $\tilde t$" + (r" $= 1/\lambda$" if unit else r" (penalty $t^\pm / \tilde t + \kappa$)")
     )
-    ax.set_ylabel("coefficients: average (lines), Lasso (dots)")
+    ax.set_ylabel("coefficients\naverage (lines), Lasso (dots)")
     return ax
 
 
@@ -158,17 +167,14 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
     limit_study(study, ax=axes[0, 0])
     axes[0, 0].set_title("Flow against limit")
     flow = study.trajectories[int(np.argmax(study.gamma))]
-    panels: tuple[tuple[Literal["accelerated", "arclength"], Axes, str], ...] = (
-        ("accelerated", axes[0, 1], "Saddle to saddle"),
-        ("arclength", axes[1, 0], "Saddles joined by orbits"),
-    )
-    for clock, ax, title in panels:
+    for ax, title in ((axes[0, 1], "Saddle to saddle"), (axes[1, 0], "Saddles joined by orbits")):
         try:
+            clock = "accelerated" if ax is axes[0, 1] else _length_clock(study.path)
             saddle_to_saddle(study.path, clock=clock, ax=ax)
         except (ValueError, IntegrationError):
             ax.text(0.5, 0.5, "the orbits of this path are not known", ha="center", transform=ax.transAxes)
             continue
-        times = flow.clock_values(clock)
+        times = on_clock(flow, clock)
         drawn = times <= max(np.max(line.get_xdata()) for line in ax.get_lines())  # labels stand beyond
         ax.plot(times[drawn], _lines(study.path, flow.beta[drawn]), label="_flow", **PREDICTED)
         ax.set_title(rf"{title}; dotted: flow at $\alpha$ = {study.alphas[int(np.argmax(study.gamma))]}")
@@ -182,6 +188,12 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
         axes[1, 1].axis("off")
     fit(figure, axes)
     return figure
+
+
+def _length_clock(path: SaddlePath | LinearSaddlePath) -> Literal["arclength", "distance"]:
+    """The arc length, or the distance alone where most of the arc length is waiting."""
+    waits = isinstance(path, SaddlePath) and path.jump_times[-1] > path.length
+    return "distance" if waits else "arclength"
 
 
 def _lines(path: SaddlePath | LinearSaddlePath, beta: np.ndarray) -> np.ndarray:

@@ -34,6 +34,10 @@ def test_the_limit_path_is_drawn_as_steps_or_as_a_curve() -> None:
     assert axes.get_xlabel().startswith("accelerated time")
     curve = np.array(fs.plot.saddle_to_saddle(path, clock="arclength").get_lines()[0].get_ydata())
     assert np.abs(np.diff(curve)).max() < 0.01
+    axes = fs.plot.saddle_to_saddle(path, clock="distance")
+    x, curve = (np.array(values) for values in axes.get_lines()[0].get_data())
+    assert axes.get_xlabel().startswith("distance") and (x[0], x[-1]) == (0.0, path.length)
+    assert np.abs(np.diff(curve)).max() < 0.01 and curve[-1] == pytest.approx(path.end[0])
     with pytest.raises(ValueError, match="`clock` must be"):
         fs.plot.saddle_to_saddle(path, clock="time")
 
