@@ -101,8 +101,11 @@
 
     const all = data.runs.flatMap((one) => one.coordinates.map((coordinate) => coordinate.values.span));
     const span = [Math.min(0, ...all.map((one) => one[0])), Math.max(0, ...all.map((one) => one[1]))];
+    const size = (one) => Math.max(...one.values.span.map(Math.abs));
+    const named = new Set([...run.coordinates].sort((a, b) => size(b) - size(a)).slice(0, narrow() ? 10 : undefined));
     done.push(Plotly.react("coordinates", run.coordinates.map((coordinate) => ({
       x: x(), y: typed(coordinate.values), mode: "lines", line: line(coordinate.index), name: escaped(coordinate.name),
+      showlegend: named.has(coordinate),
     })), layout(run, clock, { title: { text: "β<sub>i</sub>" }, range: padded(span, false) }, { showlegend: true }),
     CONFIG));
 
@@ -196,6 +199,7 @@
       : { type: "linear" };
     return [Plotly.react("comparison", what.curves.map((curve, i) => ({
       x: curve.x, y: curve.y, mode: "lines+markers", line: line(i), name: escaped(curve.name),
+      showlegend: i < 5 || !narrow(),
     })), {
       ...frame(), showlegend: true,
       xaxis: { title: { text: what.x }, ...scale(what.curves.flatMap((curve) => curve.x)) },
