@@ -73,6 +73,11 @@ class Block:
     def shape(self) -> tuple[int, int]:
         return len(self.curvatures), self.signal.shape[1]
 
+    def product(self, Z: Array) -> Array:
+        """beta of factors Z (r + q, k): the product of the first r rows with the others."""
+        r = self.shape[0]
+        return np.asarray(Z[:r] @ Z[r:].T)
+
     def force(self, beta: Array) -> Array:
         """``G = C - Sigma beta``."""
         return self.signal - self.curvatures[:, None] * beta

@@ -91,14 +91,15 @@ class LossBlock(Block):
 
     def escape(self, Z: Array) -> tuple[Array, float]:
         """Direction of beta, of nuclear norm 1, and margin of the escape from Z; 0 where a row does not recede."""
-        r = self.shape[0]
-        beta = Z[:r] @ Z[r:].T
+        beta = self.product(Z)
         if self.escapes(beta):
-            Z = self._stationary(self._deep(Z))
-            beta = Z[:r] @ Z[r:].T
+            beta = self.product(self._stationary(self._deep(Z)))
         size = float(np.linalg.svd(beta, compute_uv=False).sum())
-        margins = (self.flat * (self.rows @ beta))[self.weight > 0]
-        return beta / size, max(float(margins.min()) / size, 0.0)
+        return beta / size, max(self._margin(beta) / size, 0.0)
+
+    def _margin(self, beta: Array) -> float:
+        """The least of all entries."""
+        return float((self.flat * (self.rows @ beta))[self.weight > 0].min())
 
     def _deep(self, Z: Array) -> Array:
         """The limit of the flow of ln L for the loss ``exp(-margin)``, to which losses of this kind are asymptotic."""
@@ -108,15 +109,14 @@ class LossBlock(Block):
 
         def rate(_: float, state: Array) -> Array:
             W = state.reshape(shape)
-            G = self.downhill(W[:r] @ W[r:].T)
+            G = self.downhill(self.product(W))
             return np.concatenate([G @ W[r:], G.T @ W[:r]]).ravel()
 
         def deep(_: float, state: Array) -> float:
-            W = state.reshape(shape)
-            return float((self.flat * (self.rows @ (W[:r] @ W[r:].T)))[self.weight > 0].min()) - _DEEP
+            return self._margin(self.product(state.reshape(shape))) - _DEEP
 
         deep.terminal = True  # type: ignore[attr-defined]
-        end = 40.0 * math.log(_DEEP) / max(float(np.linalg.norm(self.downhill(Z[:r] @ Z[r:].T), 2)), 1e-300)
+        end = 40.0 * math.log(_DEEP) / max(float(np.linalg.norm(self.downhill(self.product(Z)), 2)), 1e-300)
         found = solve_ivp(rate, (0.0, end), Z.ravel(), method="LSODA", events=deep, rtol=1e-9, atol=1e-9)
         return np.asarray(found.y[:, -1]).reshape(shape)
 
@@ -132,9 +132,8 @@ class LossBlock(Block):
     def _stationary(self, Z: Array) -> Array:
         """The stationary point near Z, of margin 1; Z itself, scaled, where Newton's method does not converge."""
         r, q = self.shape
-        beta = Z[:r] @ Z[r:].T
-        margin = float((self.flat * (self.rows @ beta))[self.weight > 0].min())
-        shares = self._softmax(beta)
+        beta = self.product(Z)
+        margin, shares = self._margin(beta), self._softmax(beta)
         i, j = np.nonzero(shares > _ACTIVE * shares.max())
         signs = self.flat[i, j]
         W = Z / math.sqrt(margin)
@@ -163,9 +162,8 @@ class LossBlock(Block):
                 columns.append(np.concatenate([dU.ravel(), dV.ravel(), np.zeros(len(i))]))
             step = np.linalg.lstsq(np.array(columns).T, -residual, rcond=1e-12)[0]
             W, mu = W + step[: W.size].reshape(W.shape), mu + step[W.size :]
-        margins = (self.flat * (self.rows @ (W[:r] @ W[r:].T)))[self.weight > 0]
-        good = float(np.abs(residual).max()) < _ACCURATE and mu.min() > -_ACCURATE and margins.min() > 1 - _ACCURATE
-        return W if good else Z
+        good = float(np.abs(residual).max()) < _ACCURATE and mu.min() > -_ACCURATE
+        return W if good and self._margin(self.product(W)) > 1 - _ACCURATE else Z
 
 
 def loss_blocks(net: LinearNetwork, data: LossData, apart: bool = True) -> list[LossBlock]:

@@ -64,8 +64,7 @@ def departure(block: Block, Z: Array, towards: Array | None) -> Array:
 def velocity(block: Block, Z: Array) -> Array:
     """``S(beta) Z``."""
     r = block.shape[0]
-    U, V = Z[:r], Z[r:]
-    G = block.force(U @ V.T)
+    U, V, G = Z[:r], Z[r:], block.force(block.product(Z))
     return np.concatenate([G @ V - block.a[:, None] * U, G.T @ U - block.b * V])
 
 
@@ -121,13 +120,13 @@ def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, 
         states += [column.reshape(shape) for column in (between if refine else between[:, -1:]).T]
         grown = float(np.linalg.norm(states[-1][:, -1])) > 100 * small
         if block.may_escape:
-            moved = float(np.linalg.norm(_product(block, states[-1]) - _product(block, before)))
+            moved = float(np.linalg.norm(block.product(states[-1]) - block.product(before)))
             on_end = on_end + 1 if grown and moved >= _NOT_LESS * last else 0
             last = moved
-            if block.escapes(_product(block, states[-1])) or on_end >= _MANY_SPANS:
+            if block.escapes(block.product(states[-1])) or on_end >= _MANY_SPANS:
                 raise EscapeError(states[-1])
         if end is not None:
-            gap = block.moved(_product(block, states[-1])) - end
+            gap = block.moved(block.product(states[-1])) - end
             if float(np.linalg.norm(gap)) <= _NEAR * float(np.linalg.norm(end)):
                 return states
         elif speeds[-1] <= _REST * peak and grown:
@@ -140,11 +139,6 @@ def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, 
     raise IntegrationError(
         "the orbit that leads to the next saddle does not come to rest; the data may be nearly degenerate."
     )
-
-
-def _product(block: Block, Z: Array) -> Array:
-    r = block.shape[0]
-    return np.asarray(Z[:r] @ Z[r:].T)
 
 
 def polished(block: Block, Z: Array) -> Array:
@@ -195,14 +189,13 @@ def _turns(block: Block, Z: Array) -> Array:
 def _hessian(block: Block, Z: Array) -> Callable[[Array], Array]:
     """The product of the Hessian with a direction, flattened."""
     r = block.shape[0]
-    U, V = Z[:r], Z[r:]
-    product_here = U @ V.T
-    G = block.force(product_here)
+    U, V, here = Z[:r], Z[r:], block.product(Z)
+    G = block.force(here)
 
     def product(flat: Array) -> Array:
         d = flat.reshape(Z.shape)
         dU, dV = d[:r], d[r:]
-        dG = block.change(product_here, dU @ V.T + U @ dV.T)
+        dG = block.change(here, dU @ V.T + U @ dV.T)
         top = G @ dV + dG @ V - block.a[:, None] * dU
         bottom = G.T @ dU + dG.T @ U - block.b * dV
         return -np.concatenate([top, bottom]).ravel()
@@ -253,7 +246,7 @@ def block_orbit(block: Block, jump: int, begins: Array, begin: Array, end: Array
     states = _until_rest(block, begins, float(np.linalg.norm(begins[:, -1])), end - begin if arrives else None, _REFINE)
     size = float(np.linalg.norm(end - begin))
     base = begin if arrives else np.zeros_like(begin)
-    points = np.array([(base + block.moved(_product(block, state))).ravel() for state in states])
+    points = np.array([(base + block.moved(block.product(state))).ravel() for state in states])
     missed = float(np.linalg.norm(points[-1] - end.ravel())) / size
     if not missed <= (_NEAR if arrives else _MISS):
         raise IntegrationError(f"the orbit of jump {jump} ends {missed:.1e} of its size away from the next saddle.")

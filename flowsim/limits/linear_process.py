@@ -101,11 +101,11 @@ class BlockProcess:
     def run(self, t_end: float = math.inf, max_jumps: float = math.inf) -> list[RankPlateau]:
         """All plateaus that begin before `t_end`, at most `max_jumps` after the first."""
         if not self.plateaus:
-            r, q = self.block.shape
-            Z = np.zeros((r + q, 0)) if self.begin is None else self.begin
+            block = self.block
+            Z = np.zeros((sum(block.shape), 0)) if self.begin is None else self.begin
             levels = np.zeros(self.columns)
             levels[: Z.shape[1] + self.dropped] = 1.0
-            self.plateaus.append(self._plateau(0.0, Z[:r] @ Z[r:].T, Z, levels))
+            self.plateaus.append(self._plateau(0.0, block.product(Z), Z, levels))
         while self.escape is None and len(self.plateaus) <= max_jumps and self.next_jump(self.plateaus[-1]) < t_end:
             self.extend(len(self.plateaus))
         return self.plateaus
@@ -134,8 +134,7 @@ class BlockProcess:
         """The growing eigenvectors of S at the start, as orthonormal columns, the fastest first."""
         Z = np.zeros((sum(self.block.shape), 0)) if self.begin is None else self.begin
         rest = np.linalg.qr(Z, mode="complete")[0][:, Z.shape[1] :]
-        r = self.block.shape[0]
-        force = self.block.signal if self.begin is None else self.block.force(Z[:r] @ Z[r:].T)
+        force = self.block.signal if self.begin is None else self.block.force(self.block.product(Z))
         values, vectors = np.linalg.eigh(rest.T @ self.block.generator(force) @ rest)
         return np.asarray((rest @ vectors)[:, values > self._zero][:, ::-1])
 
@@ -194,8 +193,7 @@ class BlockProcess:
         s = self._values
         if not self.closed_form:
             Z = polished(self.block, follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards)))
-            r = self.block.shape[0]
-            return Z[:r] @ Z[r:].T, Z
+            return self.block.product(Z), Z
         if rank < len(s) and s[rank - 1] - s[rank] <= _EQUAL * s[0]:
             self._choose_among_equals(plateau, rank)
         return self._saddle(rank)
@@ -219,10 +217,10 @@ class BlockProcess:
 
     def _choose_among_equals(self, plateau: RankPlateau, rank: int) -> None:
         """Rotate singular vectors of equal value so that the end of the orbit has the first `rank` of them."""
-        s, r = self._values, self.block.shape[0]
+        s = self._values
         group = np.flatnonzero(np.abs(s - s[rank - 1]) <= _EQUAL * s[0])
         Z = follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards))
-        fitted = self._root[:, None] * (Z[:r] @ Z[r:].T)
+        fitted = self._root[:, None] * self.block.product(Z)
         inside = self._left[:, group].T @ fitted @ self._right[:, group]
         rotation = np.linalg.svd(inside)[0]
         self._left[:, group] = self._left[:, group] @ rotation
