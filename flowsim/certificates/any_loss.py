@@ -63,7 +63,7 @@ def _speed_squared(setting: Setting, problem: Problem, state: State) -> Array:
         return sum(np.sum(part**2, axis=(1, 2)) for part in parts)
     _, slopes = formula_functions(setting.diagonal, problem.d)
     w = np.array([state.weights[name] for name in setting.diagonal.weights])
-    gradients = np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
+    gradients = problem.gradients(beta)
     return np.sum(gradients**2 * np.sum(slopes(w) ** 2, axis=0), axis=1)
 
 

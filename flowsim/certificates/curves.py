@@ -133,8 +133,7 @@ def mirror_flow(setting: Setting) -> Evidence:
     flow = setting.run(5.0 / (setting.stiffness * setting.size ** (2.0 - 2.0 / depth)), alpha=alpha)
     points, weights = gauss_points(flow.t, _NODES)
     beta = flow.at(points.ravel()).beta
-    force = -np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
-    steps = np.einsum("sq,sqd->sd", weights, force.reshape(*points.shape, problem.d))
+    steps = np.einsum("sq,sqd->sd", weights, -problem.gradients(beta).reshape(*points.shape, problem.d))
     predicted = np.cumsum(steps, axis=0)
     measured = _mirror(setting.diagonal.direction(None, problem.d) * alpha, flow.beta[1:])
     scale = float(np.abs(predicted).max())

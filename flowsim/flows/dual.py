@@ -159,9 +159,7 @@ class DualCoordinates(Coordinates):
         return SMALLEST_RTOL * float(np.abs(y).max()) / float(self.tolerances(1.0, 0.0)[1][0])
 
     def velocity(self, t: Array, y: Array) -> Array:
-        slopes = self.problem.slopes(self.problem.predict(self._mean(t, y)))
-        rate = -np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n
-        velocity: Array = self.map.slope(self._z(y), t) * rate
+        velocity: Array = self.map.slope(self._z(y), t) * -self.problem.gradients(self._mean(t, y))
         return velocity + self.map.drift(self._z(y), t) if self.map.is_damped else velocity
 
     def predictor(self, t: Array, y: Array) -> Array:

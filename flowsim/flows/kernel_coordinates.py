@@ -83,8 +83,7 @@ class KernelCoordinates(Coordinates):
     def velocity(self, t: Array, y: Array) -> Array:
         w, kind = self._stacked(y)
         count, slope, field = len(y), np.empty(w.shape), np.empty(w.shape)
-        slopes = self.problem.slopes(self.problem.predict(self._mean(w, kind).reshape(count, self.d)))
-        g = np.ascontiguousarray(self.problem.rmatvec(slopes.T).T / self.problem.n).ravel()
+        g = np.ascontiguousarray(self.problem.gradients(self._mean(w, kind).reshape(count, self.d))).ravel()
         self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
         self.kernels.gradient(w, kind, slope)
         decay = np.repeat([self.decay.rate(float(time)) for time in t], self.d)

@@ -201,6 +201,10 @@ class Problem(InUnits):
         """``X^T (w loss'(X beta, y)) / n``, the shape of one beta."""
         return self.rmatvec(self.slopes(self.predict(beta))) / self.n
 
+    def gradients(self, beta: Array) -> Array:
+        """The gradient at each of beta (T, d), for a single target."""
+        return self.rmatvec(self.slopes(self.predict(beta)).T).T / self.n
+
     def hessian_product(self, beta: ArrayLike, direction: ArrayLike) -> Array:
         """``X^T (w loss''(X beta, y) X v) / n``, the shape of one beta."""
         return self.rmatvec(self.curvatures(self.predict(beta)) * self.predict(direction)) / self.n
