@@ -8,7 +8,8 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from flowsim.arrays import Array, Index
+from flowsim.arrays import Array, Index, signed_exp
+from flowsim.growth.modes import Modes
 from flowsim.solvers import InitialValueProblem, SeparableSolution, Solution
 
 #: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
@@ -39,6 +40,12 @@ class Observed:
         """From weights (T, k, d), conserved quantities (T, p, d), and logarithms of both."""
         plain, log = ({name: values[:, a] for a, name in enumerate(names)} for values in (weights, logs))
         return cls(plain, log, conserved, log_conserved)
+
+    @classmethod
+    def of_components(cls, names: Sequence[str], modes: Modes, sign: Array, logs: Array) -> Observed:
+        """From the components of quadratic formulas: their signs (..., k, d) and logarithms (T, k, d)."""
+        signs, conserved = modes.products(logs, np.broadcast_to(sign, logs.shape))
+        return cls.of(names, *modes.weights(logs, sign), signed_exp(signs, conserved), conserved)
 
 
 class Coordinates:

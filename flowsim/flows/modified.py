@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array, log_abs, signed_exp
+from flowsim.arrays import Array, log_abs
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_accelerated, check_times, check_tolerances, positive
@@ -251,10 +251,7 @@ class ModifiedGrowth(Coordinates):
         return self.multipliers.beta(*self._components(y))
 
     def observe(self, t: Array, y: Array) -> Observed:
-        sign, logs = self._components(y)
-        weights, log_weights = self.modes.weights(logs, sign)
-        signs, log_imbalance = self.modes.products(logs, sign)
-        return Observed.of(self.net.weights, weights, log_weights, signed_exp(signs, log_imbalance), log_imbalance)
+        return Observed.of_components(self.net.weights, self.modes, *self._components(y))
 
 
 class ModifiedWeights(WeightCoordinates):

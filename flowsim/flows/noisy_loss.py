@@ -26,7 +26,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array, signed_exp
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import SAFETY, Coordinates, Observed
 from flowsim.growth.exponential import admits_growth
@@ -240,6 +240,4 @@ class NoisyLossCoordinates(Coordinates):
     def observe(self, t: Array, y: Array) -> Observed:
         logs = np.moveaxis(self._exponents(y) / 2, -1, -2)
         sign = np.broadcast_to(self.modes.sign, self.shape).T
-        weights, log_weights = self.modes.weights(logs, sign)
-        signs, conserved = self.modes.products(logs, np.broadcast_to(sign, logs.shape))
-        return Observed.of(self.net.weights, weights, log_weights, signed_exp(signs, conserved), conserved)
+        return Observed.of_components(self.net.weights, self.modes, sign, logs)
