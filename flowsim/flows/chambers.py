@@ -35,7 +35,7 @@ from flowsim.flows.reflections import Chambers, mirrors
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import Decay, DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
-from flowsim.solvers import InitialValueProblem
+from flowsim.solvers import InitialValueProblem, Solution
 
 #: Distance to a mirror, relative to the weights, below which the second form of lambda is used.
 _NEAR = 1e-4
@@ -318,10 +318,11 @@ class ChamberCoordinates(KernelCoordinates):
         change /= np.maximum(np.abs(law - initial) / _DECAYED, 1.0)
         return np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
 
-    def remarks(self, y: Array) -> dict[str, list[int]]:
+    def remarks(self, solution: Solution) -> dict[str, list[int]]:
         """The coordinates whose weights end balanced to rounding."""
         if not self.pairs:
             return {}
+        y = solution.y[-1]
         size = np.abs(self._weights(y)).max(axis=0)
         log = self._log_conserved(y[None])[1][0]
         balanced = (log <= np.log(_BALANCED) + 2 * log_abs(size)).all(axis=0)

@@ -160,6 +160,6 @@ class Coordinates:
         """Entries of a trajectory's `info` about the coordinates."""
         return {}
 
-    def remarks(self, y: Array) -> Mapping[str, Any]:
-        """Entries of a trajectory's `info` about its last state."""
+    def remarks(self, solution: Any) -> Mapping[str, Any]:
+        """Entries of a trajectory's `info` about the last state of a solution."""
         return {}

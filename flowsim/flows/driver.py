@@ -114,7 +114,7 @@ def run_flow(
             "rtol": options.rtol,
             "atol": options.atol,
             "versions": dict(_versions()),
-            **coordinates.remarks(solution.y[-1]),
+            **coordinates.remarks(solution),
         },
         error_estimate=estimate,
         events=located_events(run, found),

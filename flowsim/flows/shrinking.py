@@ -194,8 +194,9 @@ class ShrinkingCoordinates(DualCoordinates):
             options.get("progress"), options.get("done")
         )
 
-    def remarks(self, y: Array) -> dict[str, bool]:
-        """Whether some waiting coordinate will still grow at the gradient of a state."""
+    def remarks(self, solution: SeparableSolution) -> dict[str, bool]:
+        """Whether some waiting coordinate will still grow at the gradient of the last state."""
+        y = solution.y[-1]
         distances, E, R = np.split(y, [2 * self.map.d, 3 * self.map.d])
         beta, at_start = (
             self.predictor(np.zeros(1), row[None])[0] for row in (y, self.map.state(np.zeros(self.map.d)))

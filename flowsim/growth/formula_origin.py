@@ -111,7 +111,7 @@ def origin_of(formula: Formula) -> Origin:
         drive.append(Series(own.exponents, own.coefficient / metric[mode]))
     linear, small = _ranges(series, np.abs(rate[rate != 0]))
     found = Origin(2, rate, basis, metric, series, tuple(drive), linear, small)
-    return replace(found, small=_confirmed(found, formula)) if math.isfinite(small) else found
+    return replace(found, small=_exact_size(found, formula)) if math.isfinite(small) else found
 
 
 def significant(series: Series) -> Bools:
@@ -157,8 +157,8 @@ def _ranges(series: Series, rate: Array) -> tuple[float, float]:
     return linear, max(small, linear)
 
 
-def _confirmed(origin: Origin, formula: Formula) -> float:
-    """The largest size at which series and formula agree."""
+def _exact_size(origin: Origin, formula: Formula) -> float:
+    """The largest size of components up to which series and formula agree."""
     gradient, k = Gradient(formula), len(formula.weights)
     rng = np.random.default_rng(0)
     samples = rng.uniform(-1.0, 1.0, (k, 8))

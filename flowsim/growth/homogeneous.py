@@ -79,14 +79,14 @@ def scaled_series(formula: Formula) -> ScaledSeries:
         small = min(math.log(_SMALL) + min(ratios.values()), ratios[last] + math.log(_TRUNCATED) / (last - first))
     else:
         negligible, small = math.inf, math.inf
-    small = _confirmed(found, formula, small if math.isfinite(small) else 0.0)
+    small = _log_exact_size(found, formula, small if math.isfinite(small) else 0.0)
     if last == first and small == 0.0:
         return found  # a homogeneous polynomial, and the formula agrees
     return ScaledSeries(order, series, min(negligible, small), max(small, min(negligible, small)))
 
 
-def _confirmed(taylor: ScaledSeries, formula: Formula, log_small: float) -> float:
-    """The largest size at which series and formula agree."""
+def _log_exact_size(taylor: ScaledSeries, formula: Formula, log_small: float) -> float:
+    """Logarithm of the largest size of weights up to which series and formula agree."""
     gradient, k = Gradient(formula), len(formula.weights)
     samples = np.random.default_rng(0).uniform(-1.0, 1.0, (k, 8))
     for _ in range(_TRIES):
