@@ -32,14 +32,16 @@ _SAME = 1e-12
 
 @dataclass(frozen=True)
 class Rate:
-    r"""A power law ``error = constant * small^order`` fitted by least squares in logarithms.
+    r"""A power law ``error = constant * small^order`` fitted to each jump by least squares in logarithms.
 
     Attributes
     ----------
     order : float
+        Median over the jumps.
     uncertainty : float
-        Standard error of the order; NaN with fewer than three points.
+        Median standard error of a jump's order; NaN with fewer than three points.
     constant : float
+        Median over the jumps, at this order.
     expected : float
         The order of theory: 1 in ``1/ln(1/alpha)`` for two-layer networks, L - 2 in alpha for depth L.
     variable : str
@@ -77,7 +79,7 @@ class LimitStudy(Saved):
     end_errors : array (A,)
         The same as `plateau_errors`, at the end of the run.
     rate : Rate
-        Fit of the median error of jump times.
+        Fit of the errors of jump times.
     trajectories : tuple of Trajectory
     """
 
@@ -229,18 +231,23 @@ def limit_study(
 
 
 def _rate(gamma: Array, errors: Array, order: int) -> Rate:
-    # Only jumps found at every scale: a median over varying sets would bias the slope.
-    seen = np.isfinite(errors).all(axis=0)
-    medians = np.median(errors[:, seen], axis=1) if seen.any() else np.full(len(gamma), np.nan)
+    """Each jump is fitted at the scales at which it is found: a median over jumps that differ by scale has no order."""
     log_small = -np.log(gamma) if order == 2 else -gamma
-    use = np.isfinite(medians) & (medians > 0)
     variable, expected = ("1/ln(1/alpha)", 1.0) if order == 2 else ("alpha", order - 2.0)
-    x, y = log_small[use], np.log(medians[use])
-    if len(np.unique(x)) < 2:
-        return Rate(math.nan, math.nan, math.nan, expected, variable, int(use.sum()))
-    slope, intercept = np.polyfit(x, y, 1)
-    uncertainty = math.nan
-    if len(x) > 2:
-        residual = y - slope * x - intercept
-        uncertainty = float(np.sqrt(residual @ residual / (len(x) - 2) / ((x - x.mean()) ** 2).sum()))
-    return Rate(float(slope), uncertainty, float(np.exp(intercept)), expected, variable, int(use.sum()))
+    fits, seen = [], np.isfinite(errors) & (errors > 0)
+    for found, row in zip(seen.T, errors.T, strict=True):
+        x, y = log_small[found], np.log(row[found])
+        if len(np.unique(x)) < 2:
+            continue
+        away = x - x.mean()
+        slope = away @ y / (away @ away)
+        residual = y - y.mean() - slope * away
+        variance = residual @ residual / (len(x) - 2) / (away @ away) if len(x) > 2 else math.nan
+        fits.append((slope, math.sqrt(variance), x.mean(), y.mean()))
+    points = int(seen.any(axis=1).sum())
+    if not fits:
+        return Rate(math.nan, math.nan, math.nan, expected, variable, points)
+    slopes, spreads, x, y = np.array(fits).T
+    slope, spreads = float(np.median(slopes)), spreads[np.isfinite(spreads)]
+    uncertainty = float(np.median(spreads)) if len(spreads) else math.nan
+    return Rate(slope, uncertainty, float(np.exp(np.median(y - slope * x))), expected, variable, points)

@@ -43,6 +43,15 @@ def test_deep_jump_times_err_at_order_depth_minus_two(depth: int, alphas: list[f
     assert study.rate.variable == "alpha"
 
 
+@pytest.mark.parametrize("seed", [2, 5, 9])
+def test_orders_are_fitted_to_each_jump_as_early_ones_are_found_at_some_scales_only(seed: int) -> None:
+    problem = fs.datasets.sparse_regression(20, 30, sparsity=3, seed=seed)
+    study = fs.limit_study(NET, problem, ["1e-30", "1e-100", "1e-300"])
+    assert study.rate.order == pytest.approx(1.0, abs=0.05)
+    large = fs.limit_study(NET, problem, [1e-3, 1e-6, 1e-12, 1e-24])
+    assert large.rate.order == pytest.approx(1.0, abs=0.1)  # medians over the jumps found: 0.50 at seed 2
+
+
 def test_the_study_reports_a_row_for_each_scale() -> None:
     study = fs.limit_study(NET, FOUR, [1e-20, "1e-200"])
     table = study.table()
