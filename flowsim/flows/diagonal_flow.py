@@ -271,8 +271,6 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
         if growth.cancels(rtol):
             if method == "native":
                 raise ValueError(f"`method` cannot be 'native' at `alpha` = {scale}: {CANCELS}; leave it out.")
-            if asked == "auto" and (weights := _beside_larger(case, growth, rtol)) is not None:
-                return weights, "weights of coordinates start too far apart"
             growth = growth.summed_apart(own.scale, direction, rtol)
         return growth, None
     clock = scale
@@ -312,17 +310,6 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
     if is_lost(chosen.visible_part, rtol):
         raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha` or a larger `rtol`.")
     return chosen, reason
-
-
-def _beside_larger(case: FlowCase, growth: GrowthCoordinates, rtol: float) -> WeightCoordinates | None:
-    """Weights, where some coordinates start so far above others that the dual does not resolve both, but weights do."""
-    terms = growth.map.log_coefficient.max(axis=-1)
-    if growth.map.is_damped or not is_lost(math.exp(-np.ptp(terms[np.isfinite(terms)])), rtol):
-        return None
-    own = case.direction.collapsed() if isinstance(case.direction, Start) else case[2:]
-    weights = WeightCoordinates(case.net, case.problem, *own, growth_applies=True)
-    lost = weights.too_small or weights.unresolved or is_lost(weights.visible_part, rtol)
-    return None if lost else weights
 
 
 def _along_curves(case: FlowCase, clock: InitialScale, rtol: float, native: bool, horizon: float) -> Coordinates | str:

@@ -108,7 +108,7 @@ class DualCoordinates(Coordinates):
     def ivp(self) -> InitialValueProblem:
         return InitialValueProblem(
             rhs=self._rhs,
-            y0=np.zeros(len(self.reduced.b)),
+            y0=np.zeros(self.reduced.count),
             jacobian=self._jacobian,
             time_derivative=self._time_derivative if self.map.is_damped else None,
             step_limit=self._step_limit,
@@ -120,7 +120,7 @@ class DualCoordinates(Coordinates):
         return cast(SteppedMap, self.map)
 
     def _z(self, y: Array) -> Array:
-        return y if self.native else y @ self.reduced.B
+        return y if self.native else self.reduced.dual(y)
 
     def _mean(self, t: float | Array, y: Array) -> Array:
         """The expected predictor, (..., d)."""
@@ -137,7 +137,7 @@ class DualCoordinates(Coordinates):
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """The longest step that ends soon after a hidden coordinate becomes visible."""
-        speed = derivative @ self.reduced.B
+        speed = self.reduced.dual(derivative)
         return self.stepped.until_visible(self._z(y), t, speed, self.visible, _OVERSHOOT)
 
     @cached_property
@@ -151,7 +151,7 @@ class DualCoordinates(Coordinates):
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
-        size = len(self.reduced.b)
+        size = self.reduced.count
         return 0.0, np.full(size, SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
 
     def least_tolerance(self, y: Array) -> float:

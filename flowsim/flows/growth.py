@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from flowsim.arrays import Array, Index
+from flowsim.flows.coordinates import SAFETY
 from flowsim.flows.dual import ROUNDINGS, DualCoordinates
 from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
@@ -20,6 +21,10 @@ from flowsim.problem.cancellation import CANCELS, COARSE, is_lost, is_small
 from flowsim.solvers import SeparableFlow, SeparableSolution
 
 _CAP_OF_EXPONENTIALS = 20.0
+#: Coordinates up to which each may have an unknown of its own.
+_MOST_UNKNOWNS = 1000
+#: e-folds to which decay lets z grow from a small part of one: where beta is summed apart, z is known relative to them.
+_FOLDS = 100.0
 _EPS = float(np.finfo(float).eps)
 
 
@@ -72,15 +77,29 @@ class GrowthCoordinates(DualCoordinates):
             origin[here] = np.einsum("ai,ab,bi->i", own, cast(Array, quadratic_form(formula)), own)
         apart = copy(self)
         apart.native, apart.map, apart.rtol = False, replace(self.map, origin=origin), rtol
+        terms = self.map.log_coefficient.max(axis=-1)
+        # Sums of rows would round the dual of a coordinate that starts far above others.
+        if len(terms) <= _MOST_UNKNOWNS and is_lost(math.exp(-np.ptp(terms[np.isfinite(terms)])), rtol):
+            fit = max(float(np.abs(origin).max()), self.problem.coefficient_size)
+            apart.reduced = replace(self.reduced, sizes=np.maximum(1.0, np.exp(terms) / fit))
+            apart.visible_part = 1.0
         return apart
 
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        absolute = super().tolerances(rtol, atol)[1]
+        if self.map.origin is None:
+            return 0.0, absolute
+        return SAFETY * rtol / max(_FOLDS, float(np.abs(self.map.offset).max())), absolute
+
     def _check(self, t: float, y: Array) -> str | None:
-        if self.map.origin is not None:
-            moved = np.abs(y) @ np.abs(self.reduced.B)
-            size = max(float(np.abs(self._mean(t, y)).max()), self.problem.coefficient_size)
-            if (self.map.slope(self._z(y), t) * moved).max() * _EPS > max(self.rtol, COARSE) * size:
-                return CANCELS
-        return super()._check(t, y)
+        return self._cancelled(t, self._z(y), self.reduced.moved(y)) or super()._check(t, y)
+
+    def _cancelled(self, t: float, z: Array, moved: Array) -> str | None:
+        """Why rounding of z, a sum of terms up to `moved`, is seen in beta; None if it is not."""
+        if self.map.origin is None:
+            return None
+        size = max(float(np.abs(self.map.value(z, t) + self.map.shift).max()), self.problem.coefficient_size)
+        return CANCELS if (self.map.slope(z, t) * moved).max() * _EPS > max(self.rtol, COARSE) * size else None
 
     @cached_property
     def fastest(self) -> float:

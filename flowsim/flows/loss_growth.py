@@ -39,14 +39,14 @@ class GrowthLossClock(GrowthCoordinates):
         super().__init__(net, problem, scale, direction, native=False)
         self.map = replace(self.map, cap=CAP)  # predictions grow like ln(1/L): exponents stay far below
         if self.visible_part < 1.0:
-            self.map = self.summed_apart(scale, direction).map
+            vars(self).update(vars(self.summed_apart(scale, direction)))
 
     @cached_property
     def log_weights(self) -> Array:
         return log_abs(self.problem.entry_weights)
 
     def _z(self, y: Array) -> Array:
-        return y[..., :-1] @ self.reduced.B
+        return self.reduced.dual(y[..., :-1])
 
     def _log_sum(self, values: Array) -> Array:
         """``ln sum_i w_i exp(values_i)`` over the last axis."""
@@ -77,7 +77,7 @@ class GrowthLossClock(GrowthCoordinates):
     def ivp(self) -> InitialValueProblem:
         return InitialValueProblem(
             rhs=self._rhs,
-            y0=np.append(np.zeros(len(self.reduced.b)), self.log_unit_of_time),
+            y0=np.append(np.zeros(self.reduced.count), self.log_unit_of_time),
             jacobian=self._jacobian,
             step_limit=self._step_limit,
             check=self._check,
@@ -86,13 +86,13 @@ class GrowthLossClock(GrowthCoordinates):
     @property
     def first(self) -> float:
         """``ln(1/L)`` at the start."""
-        return -float(self.loss_terms(np.zeros(len(self.reduced.b) + 1))[0])
+        return -float(self.loss_terms(np.zeros(self.reduced.count + 1))[0])
 
     @cached_property
     def log_unit_of_time(self) -> float:
         """ln T: of the time in which the loss changes at the start, if it is shorter than 1/L."""
-        _, force, _, slope = self.loss_terms(np.zeros(len(self.reduced.b) + 1))
-        return self.first - math.log(max(1.0, float(slope @ (self._rate(force) @ self.reduced.B) ** 2)))
+        _, force, _, slope = self.loss_terms(np.zeros(self.reduced.count + 1))
+        return self.first - math.log(max(1.0, float(slope @ self.reduced.dual(self._rate(force)) ** 2)))
 
     def _rhs(self, t: float, y: Array) -> Array:
         log_loss, force, _, _ = self.loss_terms(y)
@@ -110,18 +110,17 @@ class GrowthLossClock(GrowthCoordinates):
         B = reduced.B[:, active]
         rows = B if reduced.Q is None else reduced.Q @ B
         drift = force @ rows
-        back = B.T * slope[active, None]
         out = np.zeros((len(y), len(y)))
         inner = reduced.projected(np.outer(force, drift) - curvature[:, None] * rows)
-        out[:-1, :-1] = reduced.scale * self.problem.n * inner @ back
+        out[:-1, :-1] = reduced.by_unknowns(reduced.scale * self.problem.n * inner * slope[active], active)
         pace, by_log = _pace(-float(log_loss), y[-1])
-        out[-1, :-1] = by_log * reduced.unit * drift @ back
+        out[-1, :-1] = reduced.by_unknowns(by_log * reduced.unit * drift * slope[active], active)
         out[-1, -1] = -pace
         return out
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         exponents = self.map.exponents(self._z(y), 0.0)
-        growth = self.map.modes.rate * (derivative[:-1] @ self.reduced.B)[:, None]
+        growth = self.map.modes.rate * self.reduced.dual(derivative[:-1])[:, None]
         rising = (growth > 0) & (self.map.modes.coefficient != 0)
         if not rising.any():
             return np.inf
@@ -129,16 +128,20 @@ class GrowthLossClock(GrowthCoordinates):
         return float(((level - exponents)[rising] / growth[rising]).min())
 
     def _check(self, t: float, y: Array) -> str | None:
-        return self.map.range_error(self._z(y), t)
+        z = self._z(y)
+        return self._cancelled(t, z, self.reduced.moved(y[:-1])) or self.map.range_error(z, t)
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        size = len(self.reduced.b)
+        size = self.reduced.count
         return 0.0, np.append(np.full(size, SAFETY * self.visible_part * rtol / np.sqrt(size)), rtol)
+
+    def least_tolerance(self, y: Array) -> float:
+        return super().least_tolerance(y[..., :-1])
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta / d sigma``."""
         _, force, _, slope = self.loss_terms(y)
-        return slope * (self._rate(force) @ self.reduced.B)
+        return slope * self.reduced.dual(self._rate(force))
 
     def log_loss(self, y: Array) -> Array:
         """ln L of states (K, N)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,11 +21,15 @@ _RAISED = 1e3
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """The problem in r = min(n, d) rows with columns of length at most 1: ``z = B^T y``, ``y' = scale (b - B m)``."""
+    """The problem in r = min(n, d) rows with columns of length at most 1: ``z = B^T y``, ``y' = scale (b - B m)``.
+
+    With `sizes` (d,) unknowns are ``y = sizes z``, for z of sizes so different that ``B^T y`` would round some away.
+    """
 
     B: Array
     b: Array
     scale: float
+    sizes: Array | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, problem: Problem, start: Array, is_damped: bool) -> Reduced:
@@ -45,19 +49,43 @@ class Reduced:
             else ReducedLoss(**vars(reduced), problem=problem, Q=Q, start=start, is_damped=is_damped)
         )
 
+    @property
+    def count(self) -> int:
+        """The number of unknowns."""
+        return len(self.b) if self.sizes is None else len(self.sizes)
+
+    def dual(self, y: Array) -> Array:
+        """z at unknowns (..., N)."""
+        return y @ self.B if self.sizes is None else y / self.sizes
+
+    def moved(self, y: Array) -> Array:
+        """The largest terms of which z is a sum."""
+        return np.abs(y) @ np.abs(self.B) if self.sizes is None else np.abs(y) / self.sizes
+
+    def unknowns(self, rows: Array) -> Array:
+        """Rates of change of the unknowns, (N, ...), from those of the r rows, (r, ...)."""
+        return rows if self.sizes is None else (self.sizes * (self.B.T @ rows).T).T
+
+    def by_unknowns(self, by_dual: Array, active: Bools) -> Array:
+        """Derivatives by the unknowns, (..., N), from those by z of the active coordinates."""
+        if self.sizes is None:
+            return by_dual @ self.B[:, active].T
+        out = np.zeros((*by_dual.shape[:-1], len(active)))
+        out[..., active] = by_dual / self.sizes[active]
+        return out
+
     def rate(self, mean: Array) -> Array:
         """``dy/dt`` at a predictor."""
-        return self.scale * (self.b - self.B @ mean)
+        return self.unknowns(self.scale * (self.b - self.B @ mean))
 
     def jacobian(self, mean: Array, slope: Array) -> Array:
         """Its derivative in y; slope = dm/dz."""
         active = slope > 0
-        B = self.B[:, active]
-        return -self.scale * ((B * slope[active]) @ B.T)
+        return self.by_unknowns(self.unknowns(-self.scale * self.B[:, active] * slope[active]), active)
 
     def toward(self, mean: Array, change: Array) -> Array:
         """Its time derivative at fixed z, where the predictor changes at the rate `change`."""
-        return -self.scale * (self.B @ change)
+        return self.unknowns(-self.scale * (self.B @ change))
 
     def check(self, mean: Array) -> str | None:
         """The reason why an accepted state is invalid, or None."""
@@ -77,8 +105,9 @@ class ReducedLoss(Reduced):
     def unit(self) -> float:
         return float(np.sqrt(self.problem.n * self.scale))
 
-    def projected(self, of_rows: Array) -> Array:
-        return of_rows if self.Q is None else self.Q.T @ of_rows
+    def projected(self, of_samples: Array) -> Array:
+        """Rates of change of the unknowns from those of the n rows of X."""
+        return self.unknowns(of_samples if self.Q is None else self.Q.T @ of_samples)
 
     def predict(self, mean: Array) -> Array:
         """``X m`` of predictors (..., d)."""
@@ -115,7 +144,7 @@ class ReducedLoss(Reduced):
         B = self.B[:, active]
         rows = B if self.Q is None else self.Q @ B
         weighted = self._curvatures(mean)[:, None] * rows
-        return -self.scale * (self.projected(weighted) * slope[active]) @ B.T
+        return self.by_unknowns(-self.scale * self.projected(weighted) * slope[active], active)
 
     def toward(self, mean: Array, change: Array) -> Array:
         weighted = self._curvatures(mean) * self.predict(change)

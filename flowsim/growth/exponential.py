@@ -133,8 +133,7 @@ class ExponentialMap:
         return self.modes.shift + self._sum(exponents, self.cap if cap is None else cap)
 
     def _sum(self, exponents: Array, cap: float) -> Array:
-        grown = np.exp(np.minimum(exponents, cap)) * (1.0 + np.maximum(exponents - cap, 0.0))
-        return (self.modes.coefficient * grown).sum(axis=-1)
+        return (self.modes.coefficient * _continued(exponents, cap)).sum(axis=-1)
 
     def derivative(self, exponents: Array, by: Array, cap: float | None = None) -> Array:
         """``sum_k coefficient_k by_k exp``: how m changes as exponents do at rates `by` (..., d, k)."""
@@ -151,9 +150,12 @@ class ExponentialMap:
         lost = self.decayed(t)
         common = lost.min(axis=-1)
         change = np.moveaxis(self.modes.rate.T * y[..., None, :], -1, -2) - (lost - common[..., None])
-        terms = self.modes.coefficient * np.exp(self.offset)
-        summed: Array = self.origin + (terms * np.expm1(np.minimum(change, CAP))).sum(axis=-1)
-        return np.exp(-common) * summed
+        kept = np.exp(self.offset - common[..., None])
+        # A change of an e-fold cancels no digits, and may exceed the range of floats where its exponent does not.
+        large = _continued(self.offset + change - common[..., None], self.cap) - kept
+        changed = np.where(change > 1.0, large, kept * np.expm1(np.minimum(change, 1.0)))
+        summed: Array = np.exp(-common) * self.origin + (self.modes.coefficient * changed).sum(axis=-1)
+        return summed
 
     def slope(self, y: Array, t: Array | float) -> Array:
         return self.derivative(self.exponents(y, t), self.modes.rate)
@@ -239,6 +241,12 @@ class ExponentialMap:
                 "`rtol`, or leave `method` to 'auto'"
             )
         return None
+
+
+def _continued(exponents: Array, cap: float) -> Array:
+    """exp, linear above `cap`."""
+    grown: Array = np.exp(np.minimum(exponents, cap)) * (1.0 + np.maximum(exponents - cap, 0.0))
+    return grown
 
 
 def _undamped(modes: Modes, log_alpha: float) -> ExponentialMap:
