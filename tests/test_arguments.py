@@ -30,6 +30,7 @@ def made() -> tuple[Any, Any]:
     [
         (lambda t, s: fs.Regression(X, None), "`y` must be an array of real numbers; received None"),
         (lambda t, s: fs.Regression(FRAME, ["y", "y"]), "`y` must name each column once"),
+        (lambda t, s: fs.Regression(FRAME, 3), "`y` must be a column of `X`, one of 'a', 'y'; received 3"),
         (lambda t, s: fs.Regression(X, Y, feature_names="abc"), "must be a list of names; received the text 'abc'"),
         (lambda t, s: fs.Regression(X, Y, feature_names=["a", "b", "a"]), "`feature_names` must differ; received 'a'"),
         (lambda t, s: fs.Regression(FRAME.assign(d=pd.Timestamp(0)), "y"), "column 'd' must hold numbers.*: drop it"),

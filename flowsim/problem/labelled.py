@@ -35,9 +35,11 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
     columns = list(X.columns)
     if len(set(map(str, columns))) < len(columns):
         raise ValueError("`X` must have a different name for every column; received two of the same.")
-    named = isinstance(y, str) or (isinstance(y, list | tuple) and bool(y) and all(isinstance(each, str) for each in y))
+    named = isinstance(y, str | int) or (
+        isinstance(y, list | tuple) and bool(y) and all(isinstance(each, str) for each in y)
+    )
     if named:
-        wanted = [y] if isinstance(y, str) else list(y)
+        wanted = [y] if isinstance(y, str | int) else list(y)
         for each in wanted:
             if each not in columns:
                 known = ", ".join(repr(column) for column in columns[:12])
@@ -45,7 +47,7 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
         if len(set(wanted)) < len(wanted):
             raise ValueError(f"`y` must name each column once; received {wanted}.")
         targets = np.column_stack([numbers(X[each], str(each), "`y`", target=True) for each in wanted])
-        y = targets[:, 0] if isinstance(y, str) else targets
+        y = targets[:, 0] if isinstance(y, str | int) else targets
         columns = [column for column in columns if column not in wanted]
     else:
         y = _aligned(X, y)

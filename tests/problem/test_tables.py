@@ -26,6 +26,8 @@ def test_a_frame_gives_names_and_target() -> None:
         np.testing.assert_array_equal(problem.y, FRAME["goal"])
     two = fs.Regression(FRAME, ["goal", "b"])
     assert two.feature_names == ("a",) and two.y.shape == (20, 2)
+    numbered = fs.Regression(FRAME.set_axis(range(3), axis=1), 2)
+    assert numbered.feature_names == ("0", "1") and numbered.y.tolist() == FRAME["goal"].tolist()
     assert fs.Regression(FRAME.astype({"a": "Float64"}), "goal").d == 2
     assert fs.Regression(FRAME.assign(a=FRAME["a"] > 5), "goal").X[:, 0].tolist() == (FRAME["a"] > 5).tolist()
 
