@@ -32,7 +32,7 @@ from flowsim.flows.kernel_coordinates import (
     KernelCoordinates,
 )
 from flowsim.flows.reflections import Chambers, mirrors
-from flowsim.flows.transversal import TransversalError
+from flowsim.flows.transversal import FINEST, TransversalError
 from flowsim.network import Decay, DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem, Solution
@@ -240,7 +240,8 @@ class ChamberCoordinates(KernelCoordinates):
         return None if wrong is None else f"{wrong}; {self.remedy()}"
 
     def remedy(self) -> str:
-        return "tighten `rtol`, or use a larger `alpha`: growth coordinates do not exist for this network"
+        tighten = "tighten `rtol`, or " if self.guard.rtol > FINEST else ""
+        return f"{tighten}use a larger `alpha`: growth coordinates do not exist for this network"
 
     def _rest(self, t: float, y: Array) -> Array | None:
         """The constant rates of the decaying unknowns, once all others are at rest; else None."""

@@ -98,7 +98,8 @@ class GrowthCoordinates(DualCoordinates):
         """Why rounding of z, a sum of terms up to `moved`, is seen in beta; None if it is not."""
         if self.map.origin is None:
             return None
-        size = max(float(np.abs(self.map.value(z, t) + self.map.shift).max()), self.problem.coefficient_size)
+        beta = np.append(self.map.value(z, t) + self.map.shift, self.map.origin)
+        size = max(float(np.abs(beta).max()), self.problem.coefficient_size)
         return CANCELS if (self.map.slope(z, t) * moved).max() * _EPS > max(self.rtol, COARSE) * size else None
 
     @cached_property

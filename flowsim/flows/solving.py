@@ -13,12 +13,10 @@ from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput
 from flowsim.flows.event_location import search
 from flowsim.flows.flow_options import FlowOptions
+from flowsim.flows.transversal import FINEST
 from flowsim.results import Clock
 from flowsim.results.events import Event
 from flowsim.solvers import SeparableSolution, Solution, Status, integrate
-
-#: Tolerance of the second attempt.
-_FINEST = 1e-10
 
 
 class Watcher:
@@ -78,6 +76,6 @@ def solve(
         )
 
     solution = run(rtol, atol)
-    if coordinates.needs_finer_steps and rtol > _FINEST and not watching:
-        solution = run(_FINEST, atol * _FINEST / rtol)
+    if coordinates.needs_finer_steps and rtol > FINEST and not watching:
+        solution = run(FINEST, atol * FINEST / rtol)
     return solution

@@ -23,6 +23,8 @@ _SHARE = 0.02
 #: Largest acceptable error of beta, in tolerances.
 _VISIBLE = 100.0
 _LARGEST_EXPONENT = 50.0
+#: Tolerance at which a run that was stopped is repeated.
+FINEST = 1e-10
 
 
 class TransversalError:
