@@ -127,9 +127,7 @@ class ChamberCoordinates(KernelCoordinates):
 
     def _blocks(self, w: Array, g: Array, s2: Array) -> Array:
         """Jacobian (d, k, k) of the field, without the decay, at a fixed gradient of the loss."""
-        blocks = np.empty((self.k, self.k, self.d))
-        self.kernels.field_jacobian(w, self.kind, self.std, g, s2, blocks)
-        return np.moveaxis(blocks, -1, 0)
+        return np.moveaxis(self._field_jacobian(w, g, s2), -1, 0)
 
     # The equation
 
@@ -143,9 +141,7 @@ class ChamberCoordinates(KernelCoordinates):
         c = self._distances(self._split(y))
         w = self.chambers.weights(c)
         g = self._gradient_of_loss(w)
-        field = np.empty((self.k, self.d))
-        self.kernels.field(w, self.kind, self.std, g, self.s2, field)
-        moved = self.chambers.of_weights(field)
+        moved = self.chambers.of_weights(self._field_at(w, g))
         near, underflows = self._near(c, w), self.is_wall & (np.abs(moved) < SMALLEST)
         rates = np.divide(moved, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
         for rows, nodes in ((near & ~underflows, _FEW_NODES), (underflows, _NODES)):
@@ -178,8 +174,7 @@ class ChamberCoordinates(KernelCoordinates):
     def _jacobian(self, t: float, y: Array) -> Array:
         rates, c, w, g = self._rates(t, y)
         N, B = self.chambers.forms, self.chambers.back
-        slope = np.empty((self.k, self.d))
-        self.kernels.mean_gradient(w, self.kind, self.std, slope)
+        slope = self._mean_gradient(w)
         # d w / d y: a logarithm moves its distance in proportion.
         by_unknown = B * np.where(self.is_wall, c, 1.0).T[:, None, :]
         scale = np.divide(1.0, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))

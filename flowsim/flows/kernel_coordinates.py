@@ -58,6 +58,24 @@ class KernelCoordinates(Coordinates):
         self.kernels.mean(w, kind, self.std, mean)
         return mean
 
+    def _field_at(self, w: Array, g: Array) -> Array:
+        """Velocities (k, d) of weights, without decay, at the gradient g of the loss."""
+        out = np.empty(w.shape)
+        self.kernels.field(w, self.kind, self.std, g, self.s2, out)
+        return out
+
+    def _field_jacobian(self, w: Array, g: Array, s2: Array) -> Array:
+        """Their derivatives by the weights of the same coordinate, (k, k, d), at fixed g and feature variances s2."""
+        out = np.empty((self.k, self.k, self.d))
+        self.kernels.field_jacobian(w, self.kind, self.std, g, s2, out)
+        return out
+
+    def _mean_gradient(self, w: Array) -> Array:
+        """``grad m``, (k, d)."""
+        out = np.empty(w.shape)
+        self.kernels.mean_gradient(w, self.kind, self.std, out)
+        return out
+
     def _gradient_of_loss(self, w: Array) -> Array:
         return self.problem.gradient(self._mean(w, self.kind))
 

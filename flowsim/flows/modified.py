@@ -277,11 +277,8 @@ class ModifiedWeights(WeightCoordinates):
         """F and F'F, (k, d)."""
         mean = self._mean(w, self.kind)
         g = self.problem.gradient(mean)
-        field, blocks, slope = np.empty(w.shape), np.empty((len(w), *w.shape)), np.empty(w.shape)
-        self.kernels.field(w, self.kind, self.std, g, self.s2, field)
-        self.kernels.field_jacobian(w, self.kind, self.std, g, self.s2, blocks)
-        self.kernels.mean_gradient(w, self.kind, self.std, slope)
-        field -= self.shrinking * w
+        blocks, slope = self._field_jacobian(w, g, self.s2), self._mean_gradient(w)
+        field = self._field_at(w, g) - self.shrinking * w
         change = self.problem.hessian_product(mean, (slope * field).sum(axis=0))
         return field, np.einsum("abi,bi->ai", blocks, field) - self.shrinking * field - slope * change
 

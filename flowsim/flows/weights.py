@@ -124,16 +124,13 @@ class WeightCoordinates(KernelCoordinates):
 
     def _rhs(self, t: float, y: Array) -> Array:
         w = self._weights(y)
-        out = np.empty((self.k, self.d))
-        self.kernels.field(w, self.kind, self.std, self._gradient_of_loss(w), self.s2, out)
+        out = self._field_at(w, self._gradient_of_loss(w))
         return np.append(out, self._decay_rates(w)) if self.decaying else out.ravel()
 
     def _jacobian(self, t: float, y: Array) -> Array:
         w = self._weights(y)
         k, d = self.k, self.d
-        blocks, slope = np.empty((k, k, d)), np.empty((k, d))
-        self.kernels.field_jacobian(w, self.kind, self.std, self._gradient_of_loss(w), self.s2, blocks)
-        self.kernels.mean_gradient(w, self.kind, self.std, slope)
+        blocks, slope = self._field_jacobian(w, self._gradient_of_loss(w), self.s2), self._mean_gradient(w)
         out = np.zeros((len(y), len(y)))
         full = -np.einsum("ai,ij,bj->aibj", slope, self._hessian(w), slope)
         index = np.arange(d)
