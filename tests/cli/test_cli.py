@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,14 @@ def test_help_reads_well_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_module_runs_as_a_program() -> None:
     done = subprocess.run([sys.executable, "-m", "flowsim", "--help"], capture_output=True, text=True, check=True)
     assert "Commands" in done.stdout
+
+
+def test_the_module_ends_with_the_status_of_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that is violated, or points of a sweep that failed, end with status 1."""
+    monkeypatch.setattr("flowsim.cli.main", lambda: 1)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("flowsim", run_name="__main__")
+    assert caught.value.code == 1
 
 
 def test_import_and_help_do_not_load_the_heavy_libraries() -> None:
