@@ -161,7 +161,7 @@ def test_a_command_that_is_none_is_answered_with_the_one_that_was_meant(capsys: 
     call("rnu", expect=2)
     assert "No such command 'rnu'; did you mean `run`?" in capsys.readouterr().err
     call("xyz", expect=2)
-    assert "there are report, run, derive" in capsys.readouterr().err
+    assert "there are run, derive" in capsys.readouterr().err
 
 
 @pytest.mark.slow
