@@ -73,7 +73,8 @@ def test_batches_of_unequal_length_are_passes_over_all_rows(options: dict) -> No
 
 
 def test_the_batches_of_a_seed_given_again_are_the_same_run() -> None:
-    from flowsim.descent.streams import Streams, read_seed
+    from flowsim.descent.streams import Streams
+    from flowsim.plain_numbers import read_seed
 
     drawn = Streams([read_seed(3)], 6, 2, False, None, None, np.zeros(2), (2, 4)).rows(N)
     net, problem = fs.DiagonalNetwork("u*v"), fs.Regression(X, Y)
