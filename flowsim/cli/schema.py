@@ -21,6 +21,8 @@ _KINDS = {
     "ArrayLike": "array",
     "Sequence": "array",
 }
+#: Names of annotations that stand for several.
+_SHORT = {"Alpha": "float str", "ArrayLike": "ArrayLike float", "GivenWeights": "Mapping"}
 
 
 def experiment_schema() -> dict[str, Any]:
@@ -66,7 +68,7 @@ def parameter_schema(function: str) -> dict[str, Any]:
     told = documented(function)
     found = {}
     for name, parameter in parameters_of(function).items():
-        words = re.findall(r"\w+", str(parameter.annotation).replace("ArrayLike", "ArrayLike float"))
+        words = " ".join(_SHORT.get(word, word) for word in re.findall(r"\w+", str(parameter.annotation))).split()
         kinds = sorted({_KINDS[word] for word in words if word in _KINDS})
         entry: dict[str, Any] = {"description": told[name]}
         if kinds:
