@@ -141,9 +141,10 @@ def _locate(ws, guess):
         out[i] = size if size > _NOTHING else math.log(max(abs(value), rise / slope[i], 1e-300))
         past = max(table.least[curve] - moved, moved - table.most[curve])
         if past > 0.0:
-            # Extrapolate by the growth at the origin: a step that is too long is shortened before tables are extended.
+            # Extrapolate the growth: a step that is too long is shortened before tables are extended.
             inside = 0
-            out[i] += slope[i] * past
+            rate = rise / abs(value) if rise < slope[i] * abs(value) else slope[i]
+            out[i] += rate * past
     return inside
 
 
