@@ -68,7 +68,7 @@ def compile_now(groups: Sequence[Sequence[str]]) -> None:
     from flowsim.solvers.compilation import _pipelines
 
     names = [[name.partition(":")[::2] for name in group] for group in groups]
-    dispatchers = [[getattr(importlib.import_module(module), name) for module, name in group] for group in names]
+    functions = [[getattr(importlib.import_module(module), name) for module, name in group] for group in names]
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
     # In this process alone: nobody listens to events, signatures are kept, and `min`, `max` and conversions are parts,
@@ -80,6 +80,7 @@ def compile_now(groups: Sequence[Sequence[str]]) -> None:
             if hasattr(template, "_jit_options"):
                 template._jit_options = {**template._jit_options, **_pipelines.part}
     mine = next((number for number in range(1, len(groups)) if os.fork() == 0), 0)
-    for dispatcher in dispatchers[mine]:
+    for function in functions[mine]:
+        dispatcher = getattr(function, "compiled", function)
         if dispatcher._cache.claim.take():
-            dispatcher.compile(dispatcher.declared)
+            dispatcher.compile(function.declared)

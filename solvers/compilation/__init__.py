@@ -27,6 +27,7 @@ __all__ = [
     "address_of",
     "bare",
     "compiled",
+    "compiled_bare",
     "compiled_callback",
     "padded",
     "part",
@@ -43,6 +44,7 @@ TERMS = types.UniTuple(TABLE, 4)
 
 
 _pipelines = pipelines()
+_uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 
 
 def compiled(
@@ -57,10 +59,8 @@ def compiled(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        chosen: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": signature is None}
-        chosen |= (_pipelines.explicit if explicit else _pipelines.whole) | options
-        dispatcher: Any = njit(**chosen)(function)
-        dispatcher._cache = disk_cache(function)
+        pipeline = _pipelines.explicit if explicit else _pipelines.whole
+        dispatcher = _dispatcher(function, function, pipeline | {"no_cfunc_wrapper": signature is None} | options)
         dispatcher.declared = declared
         if signature is not None:
             dispatcher.compile(signature)
@@ -68,6 +68,21 @@ def compiled(
         return dispatcher
 
     return decorate
+
+
+def compiled_bare(function: Callable[..., Any], stored_as: Callable[..., Any], **options: Any) -> Any:
+    """Compile a function of bare arrays (:mod:`flowsim.solvers.matrices`), stored on disk as another, of a module.
+
+    LLVM goes over it once and does not unroll loops: these functions are large.
+    """
+    return _dispatcher(function, stored_as, _pipelines.large | _uncounted | {"no_cfunc_wrapper": True} | options)
+
+
+def _dispatcher(function: Callable[..., Any], stored_as: Callable[..., Any], options: dict[str, Any]) -> Any:
+    chosen: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | options
+    made: Any = njit(**chosen)(function)
+    made._cache = disk_cache(stored_as)
+    return made
 
 
 def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
@@ -108,7 +123,6 @@ part = partial(
 )
 #: The same without reference counting, for functions that allocate no arrays: counting the arguments of a call
 #: atomically takes longer than the work on a vector of ten.
-_uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 bare = partial(part, **_uncounted)
 
 

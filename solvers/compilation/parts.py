@@ -11,7 +11,7 @@ It relies on internal classes of Numba. Where they are not as expected, function
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import operator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -44,9 +44,10 @@ _METHODS = (
 
 
 class Pipelines(NamedTuple):
-    """Options of ``njit``: for functions that Python calls, for those with explicit vectors, and for parts."""
+    """Options of ``njit``: for functions that Python calls, for large ones, for those with vectors, and for parts."""
 
     whole: dict[str, Any]
+    large: dict[str, Any]
     explicit: dict[str, Any]
     part: dict[str, Any]
 
@@ -54,19 +55,23 @@ class Pipelines(NamedTuple):
 def pipelines() -> Pipelines:
     """The options; none for a version of Numba without the classes that are needed."""
     try:
+        from numba.core.callconv import RETCODE_OK, CPUCallConv, Status  # noqa: F401
         from numba.core.codegen import JITCodeLibrary
         from numba.core.compiler import Compiler, Flags, _LowerResult  # noqa: F401
         from numba.core.interpreter import Interpreter  # noqa: F401
+        from numba.core.lowering import Lower  # noqa: F401
         from numba.core.rewrites.static_binop import DetectStaticBinops  # noqa: F401
         from numba.core.rewrites.static_getitem import RewriteConstGetitems, RewriteConstSetitems  # noqa: F401
         from numba.core.typed_passes import NativeLowering  # noqa: F401
         from numba.core.untyped_passes import TranslateByteCode  # noqa: F401
     except ImportError:
-        return Pipelines({}, {}, {})
+        return Pipelines({}, {}, {}, {})
     if not all(hasattr(JITCodeLibrary, name) for name in _METHODS):
-        return Pipelines({}, {}, {})
+        return Pipelines({}, {}, {}, {})
     whole = _whole()
-    return Pipelines(*({"pipeline_class": kind} for kind in (whole, _explicit(whole), _part(whole))))
+    return Pipelines(
+        *({"pipeline_class": kind} for kind in (whole, _once(whole, True), _once(whole, False), _part(whole)))
+    )
 
 
 def _whole() -> Any:
@@ -75,6 +80,7 @@ def _whole() -> Any:
     from numba.core.compiler import Compiler, Flags
 
     known: dict[Any, Any] = {}
+    operators = frozenset(each for name, each in vars(operator).items() if not name.startswith("_") and callable(each))
     defaults = {name: option.default for name, option in Flags.options.items()}
 
     class QuickFlags(Flags):
@@ -95,7 +101,10 @@ def _whole() -> Any:
         def resolve_function_type(self, function: Any, arguments: Any, keywords: Any) -> Any:
             if keywords or type(function) is not types.Function:
                 return self._own.resolve_function_type(function, arguments, keywords)
-            key = id(function), tuple(arguments)
+            arguments = tuple(arguments)
+            if function.typing_key in operators and not isinstance(arguments[0], types.BaseTuple):
+                arguments = tuple(map(types.unliteral, arguments))  # the value of a number has no effect
+            key = id(function), arguments
             if key in known:
                 return known[key][1]
             found = self._own.resolve_function_type(function, arguments, keywords)
@@ -103,6 +112,10 @@ def _whole() -> Any:
                 # The function is kept, so that its id is not reused.
                 known[key] = function, found
             return found
+
+        def resolve_setitem(self, target: Any, index: Any, value: Any) -> Any:
+            function = self._own.resolve_value_type(operator.setitem)
+            return self.resolve_function_type(function, (target, index, value), {})
 
     class WholeCompiler(Compiler):
         def __init__(
@@ -127,109 +140,30 @@ def _load_array_functions() -> None:
         linalg.ensure_blas = own
 
 
-def _explicit(whole: Any) -> Any:
-    """The compiler of functions with explicit vectors: no automatic vectorisation or unrolling, one round of passes."""
+def _once(whole: Any, vectorise: bool) -> Any:
+    """A compiler with one round of passes and without unrolling of loops, which are vectorised or not."""
     from llvmlite import binding
     from numba.core.codegen import JITCodeLibrary
 
-    class ExplicitLibrary(JITCodeLibrary):
+    class OnceLibrary(JITCodeLibrary):
         def _optimize_functions(self, ll_module: Any) -> None:
             ll_module.data_layout = self._codegen._data_layout
 
         def _optimize_final_module(self) -> None:
             tuning = binding.create_pipeline_tuning_options(speed_level=2)
-            tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
+            tuning.loop_vectorization = vectorise
+            tuning.slp_vectorization = tuning.loop_unrolling = tuning.loop_interleaving = False
             builder = binding.create_pass_builder(self._codegen._tm, tuning)
             builder.getModulePassManager().run(self._final_module, builder)
 
-    class ExplicitCompiler(whole):
+    class OnceCompiler(whole):
         def define_pipelines(self) -> list[Any]:
-            self.state.library = ExplicitLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+            self.state.library = OnceLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
             self.state.library.enable_object_caching()
             pipelines: list[Any] = super().define_pipelines()
             return pipelines
 
-    return ExplicitCompiler
-
-
-def _lower() -> Any:
-    """How parts are lowered: with nothing for a debugger, with the implementations of operators remembered.
-
-    Where references are not counted, a variable is stored and not zeroed first.
-    """
-    from numba.core import ir, types
-    from numba.core.lowering import Lower
-
-    known: dict[Any, tuple[Any, Any]] = {}
-
-    class PartLower(Lower):
-        def _find_singly_assigned_variable(self) -> None:
-            """Variables assigned once, and used in that block alone, are values; others have a place in memory."""
-            blocks: dict[str, set[Any]] = defaultdict(set)
-            assigned = Counter[str]()
-            for number, block in self.blocks.items():
-                for instruction in block.body:
-                    if isinstance(instruction, ir.Assign):
-                        assigned[instruction.target.name] += 1
-                    for variable in instruction.list_vars():
-                        blocks[variable.name].add(number)
-            self._singly_assigned_vars = {
-                name for name, times in assigned.items() if times == 1 and len(blocks[name]) == 1
-            }
-            self._blk_local_varmap: dict[str, Any] = {}
-
-        def pre_block(self, block: Any) -> None:
-            self._cur_ir_block = block
-
-        def lower_block(self, block: Any) -> None:
-            for instruction in block.body:
-                self.loc = instruction.loc
-                if isinstance(instruction, ir.Assign):
-                    name = instruction.target.name
-                    self.storevar(self.lower_assign(self.typeof(name), instruction), name)
-                else:
-                    self.lower_inst(instruction)
-
-        def storevar(self, value: Any, name: str, argidx: Any = None) -> None:
-            if self.context.enable_nrt:
-                super().storevar(value, name)
-            elif name in self._singly_assigned_vars:
-                self._blk_local_varmap[name] = value
-            else:
-                self.builder.store(value, self.getvar(name))
-
-        def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
-            with self.builder.goto_entry_block():
-                place = self.builder.alloca(lltype)
-                if self.context.enable_nrt:
-                    self.builder.store(lltype(None), place)
-            return place
-
-        def lower_call(self, resty: Any, expr: Any) -> Any:
-            function, signature = self.typeof(expr.func.name), self.fndesc.calltypes[expr]
-            if not isinstance(function, types.Function | types.Dispatcher) or expr.target is not None:
-                return super().lower_call(resty, expr)
-            values = self.fold_call_args(function, signature, expr.args, expr.vararg, expr.kws)
-            found = self.context.get_function(function, signature)(self.builder, values, self.loc)
-            found = self.context.get_dummy_value() if found is None else found
-            return self.context.cast(self.builder, found, signature.return_type, resty)
-
-        def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
-            if expr.static_lhs is not ir.UNDEFINED or expr.static_rhs is not ir.UNDEFINED:
-                return super().lower_binop(resty, expr, op)
-            context, signature = self.context, self.fndesc.calltypes[expr]
-            key = op, signature.args
-            if key not in known:
-                function = context.typing_context.resolve_value_type(op)
-                known[key] = function, function.get_call_type(context.typing_context, signature.args, {})
-            values = [
-                context.cast(self.builder, self.loadvar(value.name), self.typeof(value.name), kind)
-                for value, kind in zip((expr.lhs, expr.rhs), signature.args, strict=True)
-            ]
-            found = context.get_function(*known[key])(self.builder, values)
-            return context.cast(self.builder, found, signature.return_type, resty)
-
-    return PartLower
+    return OnceCompiler
 
 
 def _translation() -> Any:
@@ -271,7 +205,9 @@ def _part(whole: Any) -> Any:
     from numba.core.typed_passes import NativeLowering
     from numba.core.untyped_passes import TranslateByteCode
 
-    lower, translation = _lower(), _translation()
+    from flowsim.solvers.compilation.lowering import PartLower
+
+    translation = _translation()
 
     class PartLibrary(JITCodeLibrary):
         """A library of intermediate code, never executed by itself."""
@@ -306,7 +242,7 @@ def _part(whole: Any) -> Any:
 
     @register_pass(mutates_CFG=True, analysis_only=False)
     class PartLowering(NativeLowering):
-        _name, lowering_class = "part_lowering", lower
+        _name, lowering_class = "part_lowering", PartLower
 
         def run_pass(self, state: Any) -> bool:
             state.library = PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)

@@ -1,0 +1,176 @@
+"""From Numba's intermediate representation to LLVM's, for functions that only compiled code calls.
+
+The fewer instructions, the sooner LLVM is done: nothing for a debugger, implementations of operators are remembered,
+loops over ``range`` with a constant step 1 or -1 do without division, and an error of a called function is
+returned as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter, defaultdict
+from functools import cache
+from typing import Any
+
+from llvmlite import ir as llvm
+from numba.core import cgutils, ir, types
+from numba.core.callconv import RETCODE_OK, CPUCallConv, Status
+from numba.core.lowering import Lower
+
+_INT64 = llvm.IntType(64)
+#: Implementations of operators, by the operator and the types of its arguments.
+_KNOWN: dict[Any, tuple[Any, Any]] = {}
+
+
+class PartConvention(CPUCallConv):
+    """Numba's convention for calls between compiled functions, without its distinction of kinds of errors."""
+
+    def call_function(self, builder: Any, callee: Any, resty: Any, argtys: Any, args: Any, attrs: Any = None) -> Any:
+        if isinstance(resty, types.Optional) or attrs is not None:
+            return super().call_function(builder, callee, resty, argtys, args, attrs)
+        result = cgutils.alloca_once(builder, self._get_return_argument(callee.function_type).pointee)
+        error = self._get_excinfo_argument(builder.function)
+        code = builder.call(callee, [result, error, *self._get_arg_packer(argtys).as_arguments(builder, args)])
+        failed = builder.icmp_signed("!=", code, RETCODE_OK)
+        status = Status(**(dict.fromkeys(Status._fields) | {"code": code, "is_error": failed}))
+        return status, self.context.get_returned_value(builder, resty, builder.load(result))
+
+    def return_status_propagate(self, builder: Any, status: Any) -> None:
+        if status.is_ok is not None:
+            super().return_status_propagate(builder, status)
+        else:
+            builder.ret(status.code)
+
+
+@cache
+def _context_of(kind: Any) -> Any:
+    """A target context, of which a function that is lowered has a copy of its own, with another calling convention."""
+    return type(kind.__name__, (kind,), {"call_conv": property(PartConvention)})
+
+
+class PartLower(Lower):
+    """Where references are not counted, a variable is stored and not zeroed first."""
+
+    def lower(self) -> None:
+        #: values of ranges, and their first number, end, and step
+        self._ranges: dict[int, Any] = {}
+        kind: Any = type(self.context)
+        self.context.__class__ = _context_of(kind)
+        super().lower()
+
+    def _find_singly_assigned_variable(self) -> None:
+        """Variables assigned once, and used in that block alone, are values; others have a place in memory."""
+        blocks: dict[str, set[Any]] = defaultdict(set)
+        assigned = Counter[str]()
+        for number, block in self.blocks.items():
+            for instruction in block.body:
+                if isinstance(instruction, ir.Assign):
+                    assigned[instruction.target.name] += 1
+                for variable in instruction.list_vars():
+                    blocks[variable.name].add(number)
+        self._singly_assigned_vars = {name for name, times in assigned.items() if times == 1 and len(blocks[name]) == 1}
+        self._blk_local_varmap: dict[str, Any] = {}
+
+    def pre_block(self, block: Any) -> None:
+        self._cur_ir_block = block
+
+    def lower_block(self, block: Any) -> None:
+        for instruction in block.body:
+            self.loc = instruction.loc
+            if isinstance(instruction, ir.Assign):
+                name = instruction.target.name
+                self.storevar(self.lower_assign(self.typeof(name), instruction), name)
+            else:
+                self.lower_inst(instruction)
+
+    def storevar(self, value: Any, name: str, argidx: Any = None) -> None:
+        if self.context.enable_nrt:
+            super().storevar(value, name)
+        elif name in self._singly_assigned_vars:
+            self._blk_local_varmap[name] = value
+        else:
+            self.builder.store(value, self.getvar(name))
+
+    def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
+        with self.builder.goto_entry_block():
+            place = self.builder.alloca(lltype)
+            if self.context.enable_nrt:
+                self.builder.store(lltype(None), place)
+        return place
+
+    def lower_call(self, resty: Any, expr: Any) -> Any:
+        function, signature = self.typeof(expr.func.name), self.fndesc.calltypes[expr]
+        if not isinstance(function, types.Function | types.Dispatcher) or expr.target is not None:
+            return super().lower_call(resty, expr)
+        values = self.fold_call_args(function, signature, expr.args, expr.vararg, expr.kws)
+        if getattr(function, "typing_key", None) is range and resty == types.range_state64_type:
+            return self._range(values)
+        found = self.context.get_function(function, signature)(self.builder, values, self.loc)
+        found = self.context.get_dummy_value() if found is None else found
+        return self.context.cast(self.builder, found, signature.return_type, resty)
+
+    def lower_expr(self, resty: Any, expr: Any) -> Any:
+        if expr.op in ("getiter", "iternext", "pair_first", "pair_second"):
+            kind, value = self.typeof(expr.value.name), self.loadvar(expr.value.name)
+            if expr.op == "getiter" and id(value) in self._ranges:
+                return self._iterator(resty, *self._ranges[id(value)][1:])
+            if expr.op == "iternext" and kind == types.range_iter64_type:
+                return self._next(resty, value)
+            if isinstance(kind, types.Pair) and kind.first_type == types.int64:
+                return self.builder.extract_value(value, int(expr.op == "pair_second"))
+        return super().lower_expr(resty, expr)
+
+    def _range(self, values: Any) -> Any:
+        one, zero = _INT64(1), _INT64(0)
+        first, end, step = ((zero, *values, one), (*values, one), values)[len(values) - 1]
+        made = self._struct(types.range_state64_type, (first, end, step))
+        if isinstance(step, llvm.Constant) and step.constant in (1, -1):
+            self._ranges[id(made)] = made, first, end, step
+        return made
+
+    def _iterator(self, kind: Any, first: Any, end: Any, step: Any) -> Any:
+        """Pointers to the next number and to how many are left, which may be below 0."""
+        number, left = (cgutils.alloca_once(self.builder, _INT64) for _ in range(2))
+        self.builder.store(first, number)
+        self.builder.store(self.builder.sub(*((end, first) if step.constant == 1 else (first, end))), left)
+        return self._struct(kind, (number, end, step, left))
+
+    def _next(self, kind: Any, value: Any) -> Any:
+        """The next number, and whether there is one."""
+        builder = self.builder
+        number, step, left = (builder.extract_value(value, index) for index in (0, 2, 3))
+        count, now = builder.load(left), builder.load(number)
+        builder.store(builder.sub(count, _INT64(1), flags=["nsw"]), left)
+        builder.store(builder.add(now, step), number)
+        return self._struct(kind, (now, builder.icmp_signed(">", count, _INT64(0))))
+
+    def _struct(self, kind: Any, values: Any) -> Any:
+        made = llvm.Constant(self.context.get_value_type(kind), llvm.Undefined)
+        for index, each in enumerate(values):
+            made = self.builder.insert_value(made, each, index)
+        return made
+
+    def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
+        if expr.static_lhs is not ir.UNDEFINED or expr.static_rhs is not ir.UNDEFINED:
+            return super().lower_binop(resty, expr, op)
+        signature = self.fndesc.calltypes[expr]
+        return self._applied(op, signature, (expr.lhs, expr.rhs), resty)
+
+    def lower_getitem(self, resty: Any, expr: Any, value: Any, index: Any, signature: Any) -> Any:
+        return self._applied(operator.getitem, signature, (value, index), resty)
+
+    def lower_setitem(self, target_var: Any, index_var: Any, value_var: Any, signature: Any) -> Any:
+        return self._applied(operator.setitem, signature, (target_var, index_var, value_var))
+
+    def _applied(self, op: Any, signature: Any, variables: Any, kind: Any = None) -> Any:
+        """The result of an operator on variables, of a type if it has any."""
+        context, key = self.context, (op, signature.args)
+        if key not in _KNOWN:
+            function = context.typing_context.resolve_value_type(op)
+            _KNOWN[key] = function, function.get_call_type(context.typing_context, signature.args, {})
+        values = [
+            context.cast(self.builder, self.loadvar(each.name), self.typeof(each.name), wanted)
+            for each, wanted in zip(variables, signature.args, strict=True)
+        ]
+        found = context.get_function(*_KNOWN[key])(self.builder, values)
+        return found if kind is None else context.cast(self.builder, found, signature.return_type, kind)
