@@ -24,7 +24,7 @@ from flowsim.network.compression import lifted
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.frame import factor_frame
-from flowsim.solvers.frames.graded import add_rows
+from flowsim.solvers.frames.graded import sum_of_rows
 
 #: Logarithm below which a state is recorded with a separate scale.
 _SMALLEST_PLAIN = -100.0
@@ -110,7 +110,7 @@ def run_frame(X, Y, step, damping, options, state, plan, record):
     D = state.beta.shape[0]
     Q, logs, rows = state.Q, state.logs, state.rows
     w, k = rows.shape
-    new_logs, new_rows = np.empty(w), np.empty((w, k))
+    new_logs, new_rows, total = np.empty(w), np.empty((w, k)), np.empty(k)
     for number in range(plan.first, plan.last + 1):
         top = -np.inf
         for j in range(w):
@@ -145,7 +145,7 @@ def run_frame(X, Y, step, damping, options, state, plan, record):
             new_logs[j] = -np.inf
             for c in range(k):
                 new_rows[j, c] = 0.0
-        add_rows(new_logs, new_rows, np.ascontiguousarray(triangle), logs, rows)
+        sum_of_rows(total, new_logs, new_rows, triangle, logs, rows)
         copy_to(new_logs, logs)
         copy_to(new_rows.ravel(), rows.ravel())
         _sort(Q, logs, rows)

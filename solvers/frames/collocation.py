@@ -13,9 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import FAST, compiled, part
-from flowsim.solvers.frames.small_matrices import add_product, copy, product, product_nt, product_tn, solve
+from flowsim.solvers.compilation import FAST, bare
 from flowsim.solvers.gauss import GaussTableau
+from flowsim.solvers.matrices.algebra import add_product, copied, product, product_nt, product_tn, solve
+from flowsim.solvers.matrices.bare_arrays import shaped
+from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.matrices.scratch import empty, zeros
 
 
 class Damping(NamedTuple):
@@ -60,42 +63,43 @@ def _damped(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: A
     return Damping(matrices[0], ones[0], matrices[1], ones[1], tableau.b, rates_rows, rates_columns)
 
 
-@part()
-def _pulled(G, damping, Z1):
+@bare()
+def _pulled(work, G, damping, Z1):
     """``G_j^T (ones_j Z_1)`` of all stages, (s p, q), and ``G_j^T matrix_jm G_m`` of all pairs, (s p, s p)."""
     s, R, p = G.shape
     if damping.rows.shape[0] == 1:
-        flat = np.empty((R, s * p))
+        flat = empty(work, (R, s * p))
         for j in range(s):
             for i in range(R):
                 for c in range(p):
                     flat[i, j * p + c] = G[j, i, c]
-        return product_tn(flat, Z1), product_tn(flat, flat)
-    inner = np.empty((s * p, s * p))
-    pulled = np.zeros((s * p, Z1.shape[1]))
-    scaled = np.empty((R, p))
+        return product_tn(work, flat, Z1), product_tn(work, flat, flat)
+    inner, pulled = empty(work, (s * p, s * p)), empty(work, (s * p, Z1.shape[1]))
+    scaled = empty(work, (R, p))
     for j in range(s):
         for i in range(R):
             for c in range(p):
                 scaled[i, c] = G[j, i, c] * damping.row_ones[i, j]
-        copy(product_tn(scaled, Z1), pulled[j * p : (j + 1) * p])
+        block = product_tn(work, scaled, Z1)
+        for c in range(p):
+            for a in range(Z1.shape[1]):
+                pulled[j * p + c, a] = block[c, a]
         for m in range(s):
             for i in range(R):
                 for c in range(p):
                     scaled[i, c] = G[j, i, c] * damping.rows[i, j, m]
-            block = product_tn(scaled, G[m])
+            block = product_tn(work, scaled, G[m])
             for c in range(p):
                 for e in range(p):
                     inner[j * p + c, m * p + e] = block[c, e]
     return pulled, inner
 
 
-@part(fastmath=FAST)
-def _eliminated(h, damping, pulled, inner, Z2, s):
+@bare(fastmath=FAST)
+def _eliminated(work, h, damping, pulled, inner, Z2, s):
     """Matrix and right-hand side of the system for the stages of Z_2; changes `pulled` and `inner`."""
     p, q = Z2.shape
-    matrix = np.zeros((s * p, s * p))
-    right = np.zeros((s * p, q))
+    matrix, right = zeros(work, (s * p, s * p)), empty(work, (s * p, q))
     equal = damping.rows.shape[0] == 1
     for j in range(s if equal else 0):
         for c in range(j * p, j * p + p):
@@ -120,25 +124,25 @@ def _eliminated(h, damping, pulled, inner, Z2, s):
     return matrix, right
 
 
-@part()
-def stages(G, h, damping, Z1, Z2):
+@bare()
+def stages(work, G, h, damping, Z1, Z2):
     """All stages of the step from (Z1, Z2)."""
     s, R, p = G.shape
     q = Z1.shape[1]
-    pulled, inner = _pulled(G, damping, Z1)
-    matrix, right = _eliminated(h, damping, pulled, inner, Z2, s)
-    Y2 = solve(matrix, right).reshape(s, p, q)
-    pushed = np.zeros((s, R, q))
+    pulled, inner = _pulled(work, G, damping, Z1)
+    matrix, right = _eliminated(work, h, damping, pulled, inner, Z2, s)
+    Y2 = shaped(solve(work, matrix, right), 0, (s, p, q), 0.0)
+    pushed = zeros(work, (s, R, q))
     for j in range(s):
         add_product(G[j], Y2[j], pushed[j])
-    return Stages(_rows(pushed, h, damping, Z1), Y2, matrix)
+    return Stages(_rows(work, pushed, h, damping, Z1), Y2, matrix)
 
 
-@part(fastmath=FAST)
-def _rows(pushed, h, damping, Z1):
+@bare(fastmath=FAST)
+def _rows(work, pushed, h, damping, Z1):
     """``ones * Z1 + h * matrix @ pushed`` row by row."""
     s, R, q = pushed.shape
-    out = np.empty((s, R, q))
+    out = empty(work, (s, R, q))
     for i in range(s):
         for r in range(R):
             own = 0 if damping.rows.shape[0] == 1 else r
@@ -151,12 +155,12 @@ def _rows(pushed, h, damping, Z1):
     return out
 
 
-@part(fastmath=FAST)
-def finish(G, h, damping, at, Z1, Z2):
+@bare(fastmath=FAST)
+def finish(work, G, h, damping, at, Z1, Z2):
     """The end of the step."""
     s, R, p = G.shape
     q = Z1.shape[1]
-    E1, E2 = Z1.copy(), Z2.copy()
+    E1, E2 = copied(work, Z1), copied(work, Z2)
     for j in range(s):
         weight = h * damping.weights[j]
         for i in range(R):
@@ -176,54 +180,54 @@ def finish(G, h, damping, at, Z1, Z2):
     return E1, E2
 
 
-@part()
-def propagated(G, h, damping, Z1, Z2):
+@bare()
+def propagated(work, G, h, damping, Z1, Z2):
     """The stages of the step from (Z1, Z2), and its end."""
-    at = stages(G, h, damping, Z1, Z2)
-    return at, finish(G, h, damping, at, Z1, Z2)
+    at = stages(work, G, h, damping, Z1, Z2)
+    return at, finish(work, G, h, damping, at, Z1, Z2)
 
 
 #: Entry point for Python.
-propagate = compiled()(propagated.py_func)
+propagate = Entry(propagated)
 
 
-@part(fastmath=FAST)
-def products(Z1, Z2, gram, factors):
+@bare(fastmath=FAST)
+def products(work, Z1, Z2, gram, factors):
     """``factor * Z1 gram Z2^T`` at every stage; an empty `gram` is the identity."""
     s, R = Z1.shape[:2]
     p = Z2.shape[1]
-    out = np.empty((s, R, p))
+    out = empty(work, (s, R, p))
     for j in range(s):
-        other = Z2[j] if gram.shape[0] == 0 else product(Z2[j], gram)
-        whole = product_nt(Z1[j], other)
+        other = Z2[j] if gram.shape[0] == 0 else product(work, Z2[j], gram)
+        whole = product_nt(work, Z1[j], other)
         for i in range(R):
             for c in range(p):
                 out[j, i, c] = factors[j] * whole[i, c]
     return out
 
 
-@part(fastmath=FAST)
-def perturb(G, h, damping, at, change):
+@bare(fastmath=FAST)
+def perturb(work, G, h, damping, at, change):
     """The derivative of the stages along a change of G at the nodes, (s, R, q) and (s, p, q)."""
     s, R, p = G.shape
     q = at.Z1.shape[2]
-    pushed = np.zeros((s, R, q))
+    pushed, nothing = zeros(work, (s, R, q)), zeros(work, (R, q))
     for j in range(s):
         add_product(change[j], at.Z2[j], pushed[j])
-    source = _rows(pushed, h, damping, np.zeros((R, q)))
-    right = np.zeros((s * p, q))
+    source = _rows(work, pushed, h, damping, nothing)
+    right = zeros(work, (s * p, q))
     for j in range(s):
-        pulled, more = product_tn(change[j], at.Z1[j]), product_tn(G[j], source[j])
+        pulled, more = product_tn(work, change[j], at.Z1[j]), product_tn(work, G[j], source[j])
         for i in range(s):
             for c in range(p):
                 weight = h * damping.columns[0 if damping.columns.shape[0] == 1 else c, i, j]
                 for a in range(q):
                     right[i * p + c, a] += weight * (pulled[c, a] + more[c, a])
-    d2 = solve(at.matrix, right).reshape(s, p, q)
-    pushed = np.zeros((s, R, q))
+    d2 = shaped(solve(work, at.matrix, right), 0, (s, p, q), 0.0)
+    pushed = zeros(work, (s, R, q))
     for j in range(s):
         add_product(G[j], d2[j], pushed[j])
-    moved = _rows(pushed, h, damping, np.zeros((R, q)))
+    moved = _rows(work, pushed, h, damping, nothing)
     for j in range(s):
         for i in range(R):
             for a in range(q):

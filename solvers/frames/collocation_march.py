@@ -1,6 +1,6 @@
 """Collocation steps of a paired frame whose coupling is linear, as many as there are to take, compiled.
 
-One attempt at a step is :func:`attempt`: guess, nonlinear equations, end, error estimate. :mod:`.steps` does the same
+One attempt at a step is a guess, the nonlinear equations, the end, and the error estimate. :mod:`.steps` does the same
 for other frames and couplings.
 """
 
@@ -8,39 +8,51 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.compilation import bare
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagated
-from flowsim.solvers.frames.iteration import EigenPairs, StepData, eigen_pairs, solve_stages
-from flowsim.solvers.frames.pairs import advanced, all_columns, begun, halves, keep, stacks
+from flowsim.solvers.frames.iteration import (
+    EigenPairs,
+    Solvers,
+    StepData,
+    System,
+    eigen_pairs,
+    solve_stages,
+    solvers,
+)
+from flowsim.solvers.frames.pairs import Pairs, advanced, all_columns, begun, halves, keep, stack_of, stored
+from flowsim.solvers.frames.problem import Linear
 from flowsim.solvers.frames.relaxation import defects, factored, fastest
-from flowsim.solvers.frames.small_matrices import copy, eigen, product, product_nt, product_tn
-from flowsim.solvers.gauss import GaussTableau
+from flowsim.solvers.frames.step_control import (
+    CAUTIOUS_GROWTH,
+    LARGEST_CUT,
+    NEWTON_CUT,
+    SAFETY,
+    SMALLEST_STEP,
+    TREND,
+    Control,
+    judge,
+    rests,
+    turning,
+)
+from flowsim.solvers.gauss import GaussTableau, gauss_tableau
+from flowsim.solvers.matrices.algebra import copy, product_nt
+from flowsim.solvers.matrices.bare_arrays import shaped
+from flowsim.solvers.matrices.calls import entry
+from flowsim.solvers.matrices.scratch import empty, empty_complex, in_use, release, zeros
+from flowsim.solvers.precompile import compile_ahead
 
-#: The polynomial through the nodes misses the ends of the step by more than it misses the integral.
-#: Calibrated on closed forms: the error of a run is then 0.01 to 1 times the tolerance.
-DEFECT_WEIGHT = 0.05
-#: Below this remaining distance (relative to the state) rounding decides, not truncation.
-ROUNDING_FLOOR = 2e-12
-SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
-#: Least error, relative to what is allowed, from which a trend is followed.
-_TREND = 0.01
-LARGEST_GROWTH, CAUTIOUS_GROWTH = 2.5, 1.3
-SMALLEST_STEP = 1e-14
-#: Relaxation matters in a step where the defect of the polynomial through G exceeds the response to it by this factor.
-_STIFF = 2.0
-#: Size of S f, relative to f and S, below which it is rounding.
-_NO_TURN = 1e-13
 #: A guess is extrapolated over this many lengths of the step before, and from so many of its last nodes.
 _EXTRAPOLATED, _GUESS_NODES = 1.5, 4
 #: Rate times length of a step that damps what relaxes by four orders.
 _DAMPED = 10.0
 #: How a march ended.
-GOES_ON, STEP_FLOOR, NON_FINITE = 0, 1, 2
+GOES_ON, STEP_FLOOR, NON_FINITE, NEEDS_NEWTON = 0, 1, 2, 3
 
 
 class GaussMethod(NamedTuple):
@@ -50,22 +62,6 @@ class GaussMethod(NamedTuple):
     at_ends: Array
     pairs: EigenPairs
     damping: Damping
-
-
-class Control(NamedTuple):
-    """Tolerances and limits of the steps."""
-
-    tol: float  #: relative error of Z that a step may make
-    linear: float  #: rate times length that a step resolves
-    answered: float  #: a direction above exp(this) affects the product
-    #: directions above exp(waits) have grown; logarithm of the ratio from which they are apart from the others
-    waits: float
-    apart: float
-    #: how far from rest, against the rate of what waits and, if this many have grown, absolutely, what has grown is
-    #: left to long steps
-    near: float
-    rest: float
-    grown: int
 
 
 class MarchPosition(NamedTuple):
@@ -91,103 +87,22 @@ def method_of(tableau: GaussTableau) -> GaussMethod:
     return GaussMethod(nodes, tableau.at_ends, eigen_pairs(tableau), damping_of(tableau, 0.0, np.zeros(1), np.zeros(1)))
 
 
-@part()
-def judge(size, tol, stages):
-    """Error and next length of a step with the defects of :func:`.defects`, as changes of Z.
-
-    Returns
-    -------
-    ratio : float
-        Its error relative to what is allowed.
-    stiff : bool
-        Whether relaxation limits its length.
-    factor : float
-        By which the next step is longer.
-    """
-    ends = max(size[0], size[1])
-    # Relative to the remaining distance, so that a vanishing loss keeps its relative accuracy.
-    allowed = max(tol * min(1.0, size[2]), ROUNDING_FLOOR)
-    ratio = DEFECT_WEIGHT * ends / allowed
-    ratio = ratio if ratio == ratio else np.inf
-    factor = SAFETY * ratio ** (-1.0 / (stages + 1)) if ratio > 0.0 else LARGEST_GROWTH
-    return ratio, size[3] > max(allowed, _STIFF * ends), min(max(factor, LARGEST_CUT), LARGEST_GROWTH)
-
-
-#: Entry point for Python.
-error_and_factor = compiled()(judge.py_func)
-
-
-@part()
-def _value(coupling, frame):
+@bare()
+def _value(work, coupling, frame):
     """G at a frame."""
-    first, second = halves(frame)
-    G = product_nt(first, second)
+    first, second = halves(work, frame)
+    G = product_nt(work, first, second)
     for i in range(G.shape[0]):
         for c in range(G.shape[1]):
             G[i, c] = coupling.signal[i, c] - coupling.rows[i] * G[i, c] * coupling.columns[c]
     return G
 
 
-@part()
-def turning(frame, G, level, order):
-    """How fast S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first error.
-
-    What overlaps little with the fastest directions grows at their rate later in the step; where the product answers,
-    the error of the step tells. For f = (a, b) / sqrt(2) and odd m: powers of ``G^T G`` in its eigenvectors.
-    """
-    (R, w), p = frame.A.shape, G.shape[1]
-    squares, vectors = eigen(product_tn(G, G))
-    top = 0.0
-    for each in squares:
-        top = max(top, each)
-    if top <= 0.0:
-        return 0.0
-    pushed, pulled = product(G, frame.B), product_tn(G, frame.A)
-    along, against = product_tn(vectors, frame.B), product_tn(vectors, pulled)
-    largest = 0.0
-    for i in range(w):
-        if not -np.inf < frame.logs[i] < level:
-            continue
-        first = second = 0.0
-        for r in range(R):
-            first += pushed[r, i] ** 2
-        for c in range(p):
-            second += pulled[c, i] ** 2
-        if max(first, second) <= _NO_TURN**2 * p * top:
-            continue
-        total = 0.0
-        for c in range(p):
-            # |(G G^T)^k G b|^2 and |(G^T G)^k G^T a|^2, 2 k + 1 = m
-            share = max(squares[c] / top, 0.0) ** (order - 1)
-            total += share * (squares[c] * along[c, i] ** 2 + against[c, i] ** 2)
-        largest = max(largest, 0.5 * total)
-    return math.sqrt(top) * (largest / top) ** (0.5 / order)
-
-
-@part()
-def _rests(frame, G, kappa, growth, control):
-    """Whether active directions are separated from waiting ones, and near enough to rest for long steps."""
-    w, grown = len(frame.logs), 0
-    while grown < w and frame.logs[grown] > control.waits:
-        grown += 1
-    if grown == 0 or grown == w or growth <= 0.0 or not frame.logs[grown - 1] - frame.logs[grown] >= control.apart:
-        return False
-    pushed, pulled = product(G, frame.B), product_tn(G, frame.A)
-    total = 0.0
-    for i in range(grown):
-        for r in range(len(pushed)):
-            total += (pushed[r, i] - kappa * frame.A[r, i]) ** 2
-        for c in range(len(pulled)):
-            total += (pulled[c, i] - kappa * frame.B[c, i]) ** 2
-    rest = control.rest if grown == control.grown else np.inf
-    return math.sqrt(0.5 * total) <= min(rest, control.near * growth)
-
-
-@part()
-def _guess(method, G0, before, stretch):
+@bare()
+def _guess(work, method, G0, before, stretch):
     """G on the nodes: by the polynomial through the last nodes of the step before; constant for stretch 0."""
     s = len(method.nodes) - 2
-    guess = np.zeros((s, *G0.shape))
+    guess = zeros(work, (s, G0.shape[0], G0.shape[1]))
     first = s + 2 - _GUESS_NODES
     for j in range(s):
         if stretch == 0.0:
@@ -205,29 +120,46 @@ def _guess(method, G0, before, stretch):
     return guess
 
 
-@part()
-def attempt(method, coupling, kappa, common, frame, G, h, careful, tol):
-    """One step of a length, from a guess of G on the nodes.
+class Equations(NamedTuple):
+    """What all steps have in common."""
+
+    method: GaussMethod
+    solvers: Solvers
+    coupling: Linear
+    kappa: float  #: damping
+    tol: float  #: relative error of Z that a step may make
+
+
+@bare()
+def _attempt(work, equations, common, frame, G, h, careful):
+    """One step of a length, from a guess of G on the nodes, which it replaces.
 
     Returns
     -------
-    G, end, iterations, converged, careful
+    end : Pairs
+        The frame at the end, if the iterations converge.
+    iterations, converged, careful
     """
-    decay = np.empty(len(method.nodes) - 2)
-    for j in range(len(decay)):
+    method, kappa = equations.method, equations.kappa
+    s = len(method.nodes) - 2
+    decay, mus = empty(work, (s,)), empty_complex(work, (len(method.pairs.values),))
+    for j in range(s):
         decay[j] = math.exp(-2.0 * kappa * h * method.nodes[j + 1])
+    for k in range(len(mus)):
+        mus[k] = h * method.pairs.values[k]
     data = StepData(h, method.damping, common[0], common[1], common[2], decay)
-    factors = factored(common[3], h * method.pairs.values)
-    G, iterations, converged, careful = solve_stages(coupling, data, method.pairs, factors, G, careful, tol)
+    factors = factored(work, common[3], mus)
+    system = System(equations.coupling, data, method.pairs, factors)
+    iterations, converged, careful = solve_stages(work, equations.solvers, system, G, careful, equations.tol)
     if not converged:
-        return G, frame, iterations, converged, careful
-    first, second = all_columns(frame)
-    first, second = propagated(G, h, method.damping, first, second)[1]
-    return G, advanced(frame, first, second, kappa * h), iterations, converged, careful
+        return frame, iterations, converged, careful
+    first, second = all_columns(work, frame)
+    first, second = propagated(work, G, h, method.damping, first, second)[1]
+    return advanced(work, frame, first, second, kappa * h), iterations, converged, careful
 
 
-@part()
-def _finite(X):
+@bare()
+def _is_finite(X):
     total = 0.0
     for i in range(X.shape[0]):
         for j in range(X.shape[1]):
@@ -235,57 +167,73 @@ def _finite(X):
     return math.isfinite(total)
 
 
-@compiled()
-def march(method, coupling, kappa, control, frame, G0, before, place, most):
-    """Steps from a frame, until long ones may be taken, or `most`.
+@bare()
+def _judged(work, method, relaxation, path, h, tol):
+    """:func:`judge` of a step with G at 0, the nodes and 1."""
+    s, mu = len(method.nodes) - 2, empty_complex(work, (1,))
+    mu[0] = complex(h)
+    inner = shaped(path, path[0].size, (s, path.shape[1], path.shape[2]), 0.0)
+    size = defects(work, factored(work, relaxation, mu), method.at_ends, inner, path[0], path[s + 1])
+    for k in range(len(size)):
+        size[k] *= h
+    return judge(size, tol, s)
 
-    `kappa`: damping; `frame`, `G0`: the state, and G there; `before`: length of the step before, 0 if there is none,
-    and its G.
 
-    Returns
-    -------
-    h, stiff, G : array (n,), (n,), (n, s + 2, R, p)
-        Of the steps: lengths, whether relaxation kept them, G at 0, the nodes and 1.
-    frames : tuple of array (n + 1, ...)
-    place : MarchPosition
-    counts : Counts
-    code : int
-    """
+def _examples() -> tuple[Any, ...]:
+    G, path, start = np.zeros((1, 1)), np.zeros((1, 3, 1, 1)), MarchPosition(0.0, 0.0, 0.0, 0)
+    method, vector = method_of(gauss_tableau(1)), np.zeros(1)
+    equations = Equations(method, Solvers(0, 0), Linear(G, vector, vector), 0.0, 0.0)
+    stack = stack_of(Pairs(G, G, vector, G, vector, G, 0.0, G), 2)
+    control = Control(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+    return equations, control, G, (0.0, path[0]), start, (vector, vector, path, stack)
+
+
+@entry(_examples)
+@bare()
+def march_steps(work, equations, control, G0, before, place, records):
+    """Fills `lengths` (n,), `stiff` (n,), `kept` (n, s + 2, R, p) and `frames`; see :func:`march`."""
+    method, _, coupling, kappa, tol = equations
+    lengths, stiff, kept, frames = records
     s, bends = len(method.nodes) - 2, (coupling.rows, coupling.columns)
     t, t_end, h, careful = place
     last, path = before
-    lengths, stiff, kept = np.empty(most), np.zeros(most, np.bool_), np.empty((most, s + 2, *G0.shape))
-    frames = stacks(frame, most + 1)
-    keep(frames, 0, frame)
     count, rejected, begins, iterations, code, missed = 0, 0, 0, 0, GOES_ON, 0.0
-    while count < most and t < t_end and code == GOES_ON:
-        common = begun(frame, G0, bends)
+    nothing = in_use(work)
+    while count < len(lengths) and t < t_end and code == GOES_ON:
+        release(work, nothing)
+        frame = stored(frames, count)
+        common = begun(work, frame, G0, bends)
         growth = common[4] - kappa
         begins += 1
-        if count > 0 and _rests(frame, G0, kappa, growth, control):
+        if count > 0 and rests(work, frame, G0, kappa, growth, control):
             break
-        growth = max(growth, turning(frame, G0, control.answered, 2 * s + 1))
+        growth = max(growth, turning(work, frame, G0, control.answered, 2 * s + 1))
         limit = control.linear / growth if growth > 0.0 else np.inf
-        retry, failed = False, 0
+        retry, failed, begun_with = False, 0, in_use(work)
         while True:
+            release(work, begun_with)
             h = min(h, limit, t_end - t)
             if not h > SMALLEST_STEP * max(t, 2.3e-308):
                 code = STEP_FLOOR
                 break
             stretch = 0.0 if retry or last == 0.0 or h > _EXTRAPOLATED * last else h / last
-            guess = _guess(method, G0, path, stretch)
-            G, end, spent, converged, careful = attempt(
-                method, coupling, kappa, common, frame, guess, h, careful, control.tol
-            )
+            G = _guess(work, method, G0, path, stretch)
+            end, spent, converged, still_careful = _attempt(work, equations, common, frame, G, h, careful)
             iterations += spent
+            if still_careful < 0:
+                code = NEEDS_NEWTON
+                break
+            careful = still_careful
             if not converged:
                 rejected += 1
                 h *= NEWTON_CUT
                 retry = True
                 continue
-            G1 = _value(coupling, end)
-            size = h * defects(factored(common[3], np.full(1, complex(h))), method.at_ends, G, G0, G1)
-            ratio, relaxes, scale = judge(size, control.tol, s)
+            new = kept[count]
+            copy(G0, new[0])
+            copy(G, shaped(new, G0.size, G.shape, 0.0))
+            copy(_value(work, coupling, end), new[s + 1])
+            ratio, relaxes, scale = _judged(work, method, common[3], new, h, tol)
             if not ratio <= 1.0:
                 rejected += 1
                 # Where errors of the last step relax, the observed order is lower: each cut exceeds the one before.
@@ -296,25 +244,62 @@ def march(method, coupling, kappa, control, frame, G0, before, place, most):
                     h = min(h, _DAMPED / fastest(common[3]))
                 retry = True
                 continue
-            if not (_finite(end.A) and _finite(end.B)):
+            if not (_is_finite(end.A) and _is_finite(end.B)):
                 code = NON_FINITE
                 break
-            path = kept[count]
-            copy(G0, path[0])
-            for j in range(s):
-                copy(G[j], path[j + 1])
-            copy(G1, path[s + 1])
             if missed > 0.0:
                 # The next error may change as this one did (Gustafsson's control; Hairer and Wanner, II, IV.8).
                 scale = min(scale, max(SAFETY * scale * h / last * (missed / ratio) ** (1.0 / (s + 1)), LARGEST_CUT))
-            lengths[count], stiff[count], last, missed = h, relaxes, h, max(ratio, _TREND)
+            path, G0 = new, new[s + 1]
+            lengths[count], stiff[count], last, missed = h, 1.0 if relaxes else 0.0, h, max(ratio, TREND)
             t = t_end if t + h >= t_end * (1.0 - 1e-15) else t + h
             h *= min(scale, CAUTIOUS_GROWTH) if retry else scale
-            frame, G0 = end, G1
             count += 1
-            keep(frames, count, frame)
+            keep(frames, count, end)
             break
-    return (
-        lengths[:count].copy(), stiff[:count].copy(), kept[:count].copy(), frames, MarchPosition(t, t_end, h, careful),
-        Counts(rejected, begins, iterations), code,
-    )  # fmt: skip
+    return count, MarchPosition(t, t_end, h, careful), Counts(rejected, begins, iterations), code
+
+
+class March(NamedTuple):
+    """Steps: lengths, whether relaxation limited them, G at 0, the nodes and 1, (n, s + 2, R, p), frames (n + 1)."""
+
+    lengths: Array
+    stiff: NDArray[np.bool_]
+    G: Array
+    frames: Pairs
+    place: MarchPosition
+    counts: Counts
+    code: int
+
+
+def march(
+    equations: Equations,
+    control: Control,
+    frame: Pairs,
+    G0: Array,
+    before: tuple[float, Array],
+    place: MarchPosition,
+    most: int,
+) -> March:
+    """Steps from a frame, until long ones may be taken, or `most`.
+
+    `G0`: G at the frame; `before`: length of the step before, 0 if there is none, and its G.
+    """
+    nodes = len(equations.method.nodes)
+    records = np.empty(most), np.empty(most), np.empty((most, nodes, *G0.shape)), stack_of(frame, most + 1)
+    count, *how = march_steps(equations, control, G0, before, place, records)
+    if how[-1] == NEEDS_NEWTON:
+        # Compiled now; the steps before stay.
+        equations = equations._replace(solvers=solvers(with_newton=True))
+        if count == 0:
+            return march(equations, control, frame, G0, before, place, most)
+        how[-1] = GOES_ON
+    lengths, stiff, kept, frames = records
+    frames = Pairs(*(each[: count + 1] for each in frames))
+    return March(lengths[:count], stiff[:count] > 0, kept[:count], frames, *how)
+
+
+@cache
+def compile_in_advance() -> None:
+    """Start to compile what most of the time of a first use goes to, in processes of their own."""
+    compile_ahead([f"{__name__}:march_steps"], ["flowsim.solvers.frames.iteration:fixed_point"])

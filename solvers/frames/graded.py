@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.matrices.scratch import empty
 
 
-@part()
-def triangularised(M, logs, basis, count):
+@bare()
+def triangularised(work, M, logs, basis, count):
     """Rotate rows until the first `count` columns are upper triangular with a positive diagonal; in place.
 
     `M` (n, c): rows of the matrix ``e^logs M``; `logs` (n,); `basis` (n, N): the basis vector of each row, rotated as
@@ -64,10 +66,10 @@ def triangularised(M, logs, basis, count):
 
 
 #: Entry point for Python.
-triangularise = compiled()(triangularised.py_func)
+triangularise = Entry(triangularised)
 
 
-@part()
+@bare()
 def _scale(M, logs, i):
     largest = 0.0
     for k in range(M.shape[1]):
@@ -78,11 +80,16 @@ def _scale(M, logs, i):
         logs[i] += np.log(largest)
 
 
-@part()
-def rows_added(logs, rows, coefficient, more_logs, more_rows):
+@bare()
+def rows_added(work, logs, rows, coefficient, more_logs, more_rows):
     """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
+    sum_of_rows(empty(work, (rows.shape[1],)), logs, rows, coefficient, more_logs, more_rows)
+
+
+@bare()
+def sum_of_rows(total, logs, rows, coefficient, more_logs, more_rows):
+    """The same of any arrays; `total` (k,) is overwritten."""
     count, k = rows.shape
-    total = np.empty(k)
     for i in range(count):
         top = logs[i]
         for j in range(more_logs.shape[0]):
@@ -110,4 +117,4 @@ def rows_added(logs, rows, coefficient, more_logs, more_rows):
 
 
 #: Entry point for Python.
-add_rows = compiled()(rows_added.py_func)
+add_rows = Entry(rows_added)

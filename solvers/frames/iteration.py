@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import FAST, compiled, part
-from flowsim.solvers.frames.collocation import Damping, perturb, products, stages
-from flowsim.solvers.frames.relaxation import answer
-from flowsim.solvers.gauss import GaussTableau
+from flowsim.solvers.compilation import FAST, bare
+from flowsim.solvers.frames.collocation import Damping, damping_of, perturb, products, stages
+from flowsim.solvers.frames.problem import Linear
+from flowsim.solvers.frames.relaxation import Factors, Relaxation, answer
+from flowsim.solvers.gauss import GaussTableau, gauss_tableau
+from flowsim.solvers.matrices.algebra import add, copied, copy, flat, scale
+from flowsim.solvers.matrices.bare_arrays import call_at, shaped
+from flowsim.solvers.matrices.calls import Entry, separate
+from flowsim.solvers.matrices.scratch import empty, in_use, release, zeros, zeros_complex
 
 Complex = NDArray[np.complex128]
 
@@ -61,30 +66,31 @@ class StepData(NamedTuple):
     decay: Array  #: (s,), the factor of the damping that is separated, at the nodes
 
 
-@part()
-def relax(pairs, factors, residual):
+@bare()
+def relax(work, pairs, factors, residual):
     """The response of G at all nodes to a residual: one relaxation per pair of eigenvalues of the tableau."""
     s, R, p = residual.shape
     K = len(pairs.values)
-    turned = np.zeros((K, R, p), np.complex128)
+    turned = zeros_complex(work, (K, R, p))
     for k in range(K):
         for j in range(s):
             weight = pairs.inverse[k, j]
             for i in range(R):
                 for c in range(p):
                     turned[k, i, c] += weight * residual[j, i, c]
-    turned = answer(factors, turned)
-    out = np.zeros((s, R, p))
+    answered = answer(work, factors, turned)
+    out = zeros(work, (s, R, p))
     for j in range(s):
         for k in range(K):
             weight = pairs.vectors[j, k]
             for i in range(R):
                 for c in range(p):
-                    out[j, i, c] += weight.real * turned[k, i, c].real - weight.imag * turned[k, i, c].imag
+                    value = answered[k, i, c]
+                    out[j, i, c] += weight.real * value.real - weight.imag * value.imag
     return out
 
 
-@part(fastmath=FAST)
+@bare(fastmath=FAST)
 def largest(values):
     """The largest Frobenius norm among the nodes."""
     top = 0.0
@@ -97,7 +103,7 @@ def largest(values):
     return math.sqrt(top)
 
 
-@part(fastmath=FAST)
+@bare(fastmath=FAST)
 def _inner(x, y):
     total = 0.0
     for k in range(len(x)):
@@ -105,37 +111,16 @@ def _inner(x, y):
     return total
 
 
-@part(fastmath=FAST)
-def _subtract(x, factor, y):
-    for k in range(len(x)):
-        x[k] -= factor * y[k]
-
-
-@part()
-def _copy(x, y):
-    for k in range(len(x)):
-        y[k] = x[k]
-
-
-@part()
-def _scaled(x, factor):
-    out = np.empty(len(x))
-    for k in range(len(x)):
-        out[k] = factor * x[k]
-    return out
-
-
-@part(fastmath=FAST)
-def accelerate(points, updates, count):
+@bare(fastmath=FAST)
+def accelerate(work, points, updates, count):
     """The combination of the last `count` points with the least update, plus that update (Anderson's method).
 
     Least squares in the differences to the latest, by Gram-Schmidt orthogonalisation, later ones first.
     """
     size, last = points.shape[1], count - 1
-    new, rest = np.empty(size), np.empty(size)
-    for k in range(size):
-        new[k], rest[k] = points[last, k] + updates[last, k], updates[last, k]
-    directions, moves = np.zeros((count, size)), np.zeros((count, size))
+    new, rest = copied(work, points[last]), copied(work, updates[last])
+    add(new, 1.0, rest)
+    directions, moves = empty(work, (count, size)), empty(work, (count, size))
     for i in range(last):
         older = last - 1 - i
         d, m = directions[i], moves[i]
@@ -145,22 +130,30 @@ def accelerate(points, updates, count):
         length = math.sqrt(_inner(d, d))
         for k in range(i):
             along = _inner(directions[k], d)
-            _subtract(d, along, directions[k])
-            _subtract(m, along, moves[k])
+            add(d, -along, directions[k])
+            add(m, -along, moves[k])
         left = math.sqrt(_inner(d, d))
-        scale = 1.0 / left if left > _DEPENDENT * length else 0.0
-        for k in range(size):
-            d[k] *= scale
-            m[k] *= scale
+        factor = 1.0 / left if left > _DEPENDENT * length else 0.0
+        scale(d, factor)
+        scale(m, factor)
         along = _inner(d, rest)
-        _subtract(rest, along, d)
-        _subtract(new, along, m)
+        add(rest, -along, d)
+        add(new, -along, m)
     return new
 
 
-@part(fastmath=FAST)
-def _residual(coupling, product, G):
-    out = np.empty_like(G)
+class System(NamedTuple):
+    """The equations ``G = value(products(G))`` of a step, with their preconditioner."""
+
+    coupling: Linear
+    data: StepData
+    pairs: EigenPairs
+    factors: Factors
+
+
+@bare(fastmath=FAST)
+def _residual(work, coupling, product, G):
+    out = empty(work, G.shape)
     for j in range(G.shape[0]):
         for i in range(G.shape[1]):
             for c in range(G.shape[2]):
@@ -169,40 +162,74 @@ def _residual(coupling, product, G):
     return out
 
 
-@part()
-def _fixed_point(coupling, data, pairs, factors, G, allowed):
-    """Until the update is below ``allowed[0] min(1, h |G|)`` or ``allowed[1]``."""
-    iterations, depth = ANDERSON_ITERATIONS, ANDERSON_DEPTH
-    shape = G.shape
-    points, updates = np.empty((depth + 1, G.size)), np.empty((depth + 1, G.size))
-    count, best = 0, np.inf
-    for iteration in range(iterations):
-        at = stages(G, data.h, data.damping, data.first, data.second)
-        update = relax(pairs, factors, _residual(coupling, products(at.Z1, at.Z2, data.gram, data.decay), G))
-        size = data.h * largest(update)
+@bare()
+def _update(work, system, G):
+    """The stages for G, and the response of G to its residual."""
+    data = system.data
+    at = stages(work, G, data.h, data.damping, data.first, data.second)
+    product = products(work, at.Z1, at.Z2, data.gram, data.decay)
+    return at, relax(work, system.pairs, system.factors, _residual(work, system.coupling, product, G))
+
+
+@bare()
+def _is_enough(data, size, G, share):
+    """Whether an update is below ``share min(1, h |G|)`` or rounding."""
+    return size <= max(share * min(1.0, data.h * largest(G)), FLOOR)
+
+
+@bare()
+def _remember(points, count, new):
+    """`new` behind `count` earlier rows, without the first of them if they are all."""
+    if count == len(points):
+        for k in range(count - 1):
+            copy(points[k + 1], points[k])
+        count -= 1
+    copy(new, points[count])
+
+
+def _examples() -> tuple[Any, ...]:
+    """Arguments of both solvers, of the usual types."""
+    G, matrix, vector = np.zeros((1, 1, 1)), np.zeros((1, 1)), np.zeros(1)
+    tableau = gauss_tableau(1)
+    pairs, relaxation = eigen_pairs(tableau), Relaxation.of(vector, vector, matrix, matrix, matrix, 0.0)
+    data = StepData(0.0, damping_of(tableau, 0.0, vector, vector), matrix, matrix, matrix, vector)
+    nothing = np.zeros((0, 0, 0), complex)
+    factors = Factors(0, matrix, relaxation.W, nothing, nothing[None], vector, pairs.values)
+    return System(Linear(matrix, vector, vector), data, pairs, factors), G, 0.0, vector
+
+
+@separate(_examples)
+@bare()
+def fixed_point(work, system, G, share, outcome):
+    """Changes G until the update is small enough; `outcome`: the number of iterations, and 1 if it is, else 0."""
+    points, updates = empty(work, (ANDERSON_DEPTH + 1, G.size)), empty(work, (ANDERSON_DEPTH + 1, G.size))
+    count, best, used = 0, np.inf, in_use(work)
+    outcome[1] = 0.0
+    for iteration in range(ANDERSON_ITERATIONS):
+        outcome[0] = iteration + 1
+        update = _update(work, system, G)[1]
+        size = system.data.h * largest(update)
         if not size <= FIXED_POINT_GROWTH * best:
-            return G, iteration + 1, False
-        if size <= max(allowed[0] * min(1.0, data.h * largest(G)), allowed[1]):
-            return G, iteration + 1, True
+            break
+        if _is_enough(system.data, size, G, share):
+            outcome[1] = 1.0
+            break
         best = min(best, size)
-        if count > depth:
-            for k in range(depth):
-                _copy(points[k + 1], points[k])
-                _copy(updates[k + 1], updates[k])
-            count -= 1
-        _copy(G.reshape(-1), points[count])
-        _copy(update.reshape(-1), updates[count])
-        count += 1
-        G = accelerate(points, updates, count).reshape(shape)
-    return G, iterations, False
+        _remember(points, count, flat(G))
+        _remember(updates, count, flat(update))
+        count = min(count + 1, len(points))
+        copy(accelerate(work, points, updates, count), flat(G))
+        release(work, used)
 
 
-@part()
-def _derivative(coupling, data, at, G, change):
+@bare()
+def _derivative(work, system, at, G, change):
     """The derivative of ``G - value(products)``."""
-    d1, d2 = perturb(G, data.h, data.damping, at, change)
-    first, second = products(d1, at.Z2, data.gram, data.decay), products(at.Z1, d2, data.gram, data.decay)
-    out = np.empty_like(change)
+    coupling, data = system.coupling, system.data
+    d1, d2 = perturb(work, G, data.h, data.damping, at, change)
+    first = products(work, d1, at.Z2, data.gram, data.decay)
+    second = products(work, at.Z1, d2, data.gram, data.decay)
+    out = empty(work, G.shape)
     for j in range(G.shape[0]):
         for i in range(G.shape[1]):
             for c in range(G.shape[2]):
@@ -211,91 +238,110 @@ def _derivative(coupling, data, at, G, change):
     return out
 
 
-@part()
-def _newton(coupling, data, pairs, factors, G, allowed):
-    """The same by Newton's method."""
-    last = np.inf
+@separate(_examples)
+@bare()
+def newton(work, system, G, share, outcome):
+    """The same as :func:`fixed_point` by Newton's method."""
+    last, used = np.inf, in_use(work)
+    outcome[1] = 0.0
     for iteration in range(NEWTON_ITERATIONS):
-        at = stages(G, data.h, data.damping, data.first, data.second)
-        update = relax(pairs, factors, _residual(coupling, products(at.Z1, at.Z2, data.gram, data.decay), G))
-        size = data.h * largest(update)
+        outcome[0] = iteration + 1
+        at, update = _update(work, system, G)
+        size = system.data.h * largest(update)
         if not size <= NEWTON_GROWTH * last:
-            return G, iteration + 1, False
-        if size <= max(allowed[0] * min(1.0, data.h * largest(G)), allowed[1]):
-            return G, iteration + 1, True
+            break
+        if _is_enough(system.data, size, G, share):
+            outcome[1] = 1.0
+            break
         last = size
-        step = _krylov(coupling, data, pairs, factors, at, G, update, _GMRES_VECTORS, allowed[2])
-        _subtract(step, -1.0, G.reshape(-1))
-        G = step.reshape(G.shape)
-    return G, NEWTON_ITERATIONS, False
+        add(flat(G), 1.0, _krylov(work, system, at, G, update))
+        release(work, used)
 
 
-@part()
-def _krylov(coupling, data, pairs, factors, at, G, update, count, tolerance):
+@bare()
+def _krylov(work, system, at, G, update):
     """GMRES for Newton's step, preconditioned by the relaxation; `update` is the response to the residual."""
-    count = min(count, G.size)
-    basis = np.zeros((count + 1, G.size))
-    H = np.zeros((count + 1, count))
-    cosines, sines, right = np.zeros(count), np.zeros(count), np.zeros(count + 1)
-    start = update.reshape(-1)
-    size = math.sqrt(_inner(start, start))
-    _copy(_scaled(start, 1.0 / size), basis[0])
+    count = min(_GMRES_VECTORS, G.size)
+    basis, H = empty(work, (count + 1, G.size)), zeros(work, (count + 1, count))
+    cosines, sines, right = empty(work, (count,)), empty(work, (count,)), zeros(work, (count + 1,))
+    step = zeros(work, (G.size,))
+    copy(flat(update), basis[0])
+    size = math.sqrt(_inner(basis[0], basis[0]))
+    scale(basis[0], 1.0 / size)
     right[0] = size
-    used = 0
+    done, used = 0, in_use(work)
     for k in range(count):
-        used = k + 1
-        moved = _derivative(coupling, data, at, G, basis[k].reshape(G.shape))
-        vector = relax(pairs, factors, moved).reshape(-1)
+        done = k + 1
+        moved = _derivative(work, system, at, G, shaped(basis[k], 0, G.shape, 0.0))
+        vector = flat(relax(work, system.pairs, system.factors, moved))
         for i in range(k + 1):
             H[i, k] = _inner(basis[i], vector)
-            _subtract(vector, H[i, k], basis[i])
+            add(vector, -H[i, k], basis[i])
         H[k + 1, k] = math.sqrt(_inner(vector, vector))
         if H[k + 1, k] > 0.0:
-            _copy(_scaled(vector, 1.0 / H[k + 1, k]), basis[k + 1])
+            copy(vector, basis[k + 1])
+            scale(basis[k + 1], 1.0 / H[k + 1, k])
+        release(work, used)
         for i in range(k):
             upper = cosines[i] * H[i, k] + sines[i] * H[i + 1, k]
             H[i + 1, k] = cosines[i] * H[i + 1, k] - sines[i] * H[i, k]
             H[i, k] = upper
         length = math.hypot(H[k, k], H[k + 1, k])
         if length == 0.0:
-            used = k
+            done = k
             break
         cosines[k], sines[k] = H[k, k] / length, H[k + 1, k] / length
         H[k, k], H[k + 1, k] = length, 0.0
         right[k + 1], right[k] = -sines[k] * right[k], cosines[k] * right[k]
-        if abs(right[k + 1]) <= tolerance * size:
+        if abs(right[k + 1]) <= _GMRES_TOLERANCE * size:
             break
-    step = np.zeros(G.size)
-    for k in range(used - 1, -1, -1):
-        for i in range(k + 1, used):
+    for k in range(done - 1, -1, -1):
+        for i in range(k + 1, done):
             right[k] -= H[k, i] * right[i]
         right[k] /= H[k, k]
-        _subtract(step, -right[k], basis[k])
+        add(step, right[k], basis[k])
     return step
 
 
-@part()
-def solve_stages(coupling, data, pairs, factors, G, careful, tol):
-    """Solve for G at the nodes, from a guess: by the fixed point, else by Newton's method.
+class Solvers(NamedTuple):
+    """Addresses of :func:`fixed_point` and :func:`newton`; 0: not compiled yet."""
+
+    fixed_point: int
+    newton: int
+
+
+@bare()
+def solve_stages(work, solvers, system, G, careful, tol):
+    """Solve for G at the nodes, from a guess, which it replaces: by the fixed point, else by Newton's method.
 
     `careful`: steps that still go straight to Newton's method; `tol`: relative error of Z that the step may make.
 
     Returns
     -------
-    G, iterations, converged, careful
+    iterations, converged, careful : int, bool, int
+        The last is -1 if Newton's method is needed and not compiled yet.
     """
-    allowed, spent = (SHARE * tol, FLOOR, _GMRES_TOLERANCE), 0
+    guess, outcome, spent = copied(work, G), empty(work, (2,)), 0
     if careful == 0:
-        solved, spent, converged = _fixed_point(coupling, data, pairs, factors, G, allowed)
-        if converged:
-            return solved, spent, converged, careful
-    solved, more, converged = _newton(coupling, data, pairs, factors, G, allowed)
+        call_at(solvers.fixed_point, (work, system, G, SHARE * tol, outcome))
+        spent = int(outcome[0])
+        if outcome[1] > 0.0:
+            return spent, True, careful
+        copy(guess, G)
+    if solvers.newton == 0:
+        return spent, False, -1
+    call_at(solvers.newton, (work, system, G, SHARE * tol, outcome))
     if careful > 0:
         careful -= 1
-    elif converged:
+    elif outcome[1] > 0.0:
         careful = CAREFUL_STEPS
-    return solved, spent + more, converged, careful
+    return spent + int(outcome[0]), outcome[1] > 0.0, careful
 
 
-#: Entry point for Python.
-iterate = compiled()(solve_stages.py_func)
+def solvers(with_newton: bool = False) -> Solvers:
+    """The solvers that are compiled, at least that by the fixed point."""
+    return Solvers(fixed_point.address, newton.address if with_newton else newton.known_address)
+
+
+#: Entry point for Python; G is changed in place.
+iterate = Entry(solve_stages)

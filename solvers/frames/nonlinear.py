@@ -9,25 +9,26 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled
-from flowsim.solvers.frames import collocation, collocation_march, iteration
+from flowsim.solvers.frames import collocation, iteration, step_control
 from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.iteration import StepData, eigen_pairs, iterate
+from flowsim.solvers.frames.iteration import StepData, System, eigen_pairs, iterate, solvers
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import Relaxation, factor, sizes
 from flowsim.solvers.frames.saturated import LogSumExp, has_few_weights, solve_saturated
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights
+from flowsim.solvers.matrices.calls import Entry
 
 #: Size of S f, relative to f and S, below which it is rounding.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 
 # Entry points that Python calls.
-_products, _perturb = compiled()(collocation.products.py_func), compiled()(collocation.perturb.py_func)
-_relax, _largest = compiled()(iteration.relax.py_func), compiled()(iteration.largest.py_func)
-_accelerate = compiled()(iteration.accelerate.py_func)
-_turning = compiled()(collocation_march.turning.py_func)
+_products, _perturb = Entry(collocation.products), Entry(collocation.perturb)
+_relax, _accelerate = Entry(iteration.relax), Entry(iteration.accelerate)
+_turning = Entry(step_control.turning)
+_largest = compiled()(iteration.largest.py_func)
 
 
 class StageEquations:
@@ -110,13 +111,15 @@ class StageEquations:
     def solve(self, G: Array, h: float) -> Array | None:
         """G at all nodes; None without convergence: the caller shortens the step."""
         self._prepare(h)
-        G = np.ascontiguousarray(G)
         if self.linear is not None:
-            solved, iterations, converged, self.careful = iterate(
-                self.linear, self._data, self._pairs, self._factors, G, self.careful, self.tol
-            )
+            G, system = np.array(G, order="C"), System(self.linear, self._data, self._pairs, self._factors)
+            iterations, converged, careful = iterate(solvers(), system, G, self.careful, self.tol)
+            if careful < 0:
+                iterations, converged, careful = iterate(solvers(with_newton=True), system, G, self.careful, self.tol)
+            self.careful = careful
             self._count(iterations)
-            return solved if converged else None
+            return G if converged else None
+        G = np.ascontiguousarray(G)
         if self._saturated is not None:
             return solve_saturated(
                 *self._saturated, self._linearised, lambda G, change: self._enough(h * change, G), len(G)

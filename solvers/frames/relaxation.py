@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import compiled, part
-from flowsim.solvers.frames.small_matrices import invert
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.matrices.algebra import invert
+from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.matrices.scratch import empty, empty_complex, zeros, zeros_complex
 
 Complex = NDArray[np.complex128]
 
@@ -48,19 +50,19 @@ class Relaxation(NamedTuple):
         )  # fmt: skip
 
 
-@part()
+@bare()
 def fastest(at):
     """The largest eigenvalue of K, from above."""
     rows = columns = values = 0.0
     small = at.nu
-    for each in at.rows:
-        rows = max(rows, each)
-    for each in at.columns:
-        columns = max(columns, each)
-    for each in at.values:
-        values = max(values, each)
-    for each in at.small:
-        small = max(small, each)
+    for i in range(len(at.rows)):
+        rows = max(rows, at.rows[i])
+    for i in range(len(at.columns)):
+        columns = max(columns, at.columns[i])
+    for i in range(len(at.values)):
+        values = max(values, at.values[i])
+    for i in range(len(at.small)):
+        small = max(small, at.small[i])
     return rows * columns * (values + small)
 
 
@@ -76,21 +78,27 @@ class Factors(NamedTuple):
     mus: Complex  #: (K,)
 
 
-@part()
-def factored(at, mus):
+@bare()
+def factored(work, at, mus):
     """Factorise ``1 + mu K`` of a :class:`Relaxation` for every mu."""
     q, p = at.W.shape[1], len(at.columns)
     if at.kind == 0:
-        rates = at.columns[0] * at.rows
-        diagonal = np.empty((len(mus), p, len(rates)), np.complex128)
+        rates, small = empty(work, (len(at.rows),)), empty(work, (q,))
+        for i in range(len(rates)):
+            rates[i] = at.columns[0] * at.rows[i]
+        for a in range(q):
+            small[a] = at.small[a] - at.nu
+        diagonal = empty_complex(work, (len(mus), p, len(rates)))
         for k in range(len(mus)):
             for j in range(p):
                 for i in range(len(rates)):
                     diagonal[k, j, i] = 1.0 / (1.0 + mus[k] * (rates[i] * (at.values[j] + at.nu)))
-        inverse = _woodbury(mus, rates, diagonal, at.W, at.small - at.nu)
+        inverse = _woodbury(work, mus, rates, diagonal, at.W, small)
         return Factors(0, at.vectors, at.W, diagonal, inverse, rates, mus)
-    weight = at.rows[0] * at.columns
-    inverse = np.empty((len(mus), q + 1, p, p), np.complex128)
+    weight = empty(work, (p,))
+    for a in range(p):
+        weight[a] = at.rows[0] * at.columns[a]
+    inverse = empty_complex(work, (len(mus), q + 1, p, p))
     for k in range(len(mus)):
         for j in range(q + 1):
             shift = at.small[j] if j < q else at.nu
@@ -99,22 +107,21 @@ def factored(at, mus):
                 for b in range(p):
                     square[a, b] = mus[k] * (at.outer[a, b] * weight[b])
                 square[a, a] += 1.0 + mus[k] * (shift * weight[a])
-            invert(square)
-    nothing = np.zeros((0, 0, 0), np.complex128)
+            invert(work, square)
+    nothing = empty_complex(work, (0, 0, 0))
     return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
 
 
 #: Entry point for Python.
-factor = compiled()(factored.py_func)
+factor = Entry(factored)
 
 
-@part()
-def _woodbury(mus, rates, diagonal, W, small):
+@bare()
+def _woodbury(work, mus, rates, diagonal, W, small):
     """``(1 / small + W^T (mu rates / diagonal) W)^{-1}``, written without dividing by `small`."""
     K, p, R = diagonal.shape
     q = W.shape[1]
-    out = np.empty((K, p, q, q), np.complex128)
-    inner = np.empty((q, q), np.complex128)
+    out, inner = empty_complex(work, (K, p, q, q)), empty_complex(work, (q, q))
     for k in range(K):
         for j in range(p):
             for a in range(q):
@@ -131,29 +138,28 @@ def _woodbury(mus, rates, diagonal, W, small):
                     inner[b, a] = inner[a, b] * small[b]
                     inner[a, b] *= small[a]
                 inner[a, a] = 1.0 + small[a] * inner[a, a]
-            invert(inner)
+            invert(work, inner)
             for a in range(q):
                 for b in range(q):
                     out[k, j, a, b] = inner[a, b] * small[b]
     return out
 
 
-@part()
-def answer(factors, residual):
+@bare()
+def answer(work, factors, residual):
     """``(1 + mu_k K)^{-1} residual_k`` for complex residuals (K, R, p); a single mu applies to all."""
     if factors.kind == 0:
-        return _answer_columns(factors, residual)
-    return _answer_rows(factors, residual)
+        return _answer_columns(work, factors, residual)
+    return _answer_rows(work, factors, residual)
 
 
-@part()
-def _answer_columns(factors, residual):
+@bare()
+def _answer_columns(work, factors, residual):
     K, R, p = residual.shape
     q = factors.W.shape[1]
     W, rates = factors.W, factors.rates
-    out = np.zeros((K, R, p), np.complex128)
-    column = np.empty(R, np.complex128)
-    along, part_of = np.empty(q, np.complex128), np.empty(q, np.complex128)
+    out, column = zeros_complex(work, (K, R, p)), empty_complex(work, (R,))
+    along, part_of = empty_complex(work, (q,)), empty_complex(work, (q,))
     for k in range(K):
         f = min(k, len(factors.mus) - 1)
         for j in range(p):
@@ -180,13 +186,13 @@ def _answer_columns(factors, residual):
     return out
 
 
-@part()
-def _answer_rows(factors, residual):
+@bare()
+def _answer_rows(work, factors, residual):
     K, R, p = residual.shape
     q = factors.W.shape[1]
     W = factors.W
-    out = np.zeros((K, R, p), np.complex128)
-    along, rest, answered = np.empty(p, np.complex128), np.empty((R, p), np.complex128), np.empty(p, np.complex128)
+    out, rest = zeros_complex(work, (K, R, p)), empty_complex(work, (R, p))
+    along, answered = empty_complex(work, (p,)), empty_complex(work, (p,))
     for k in range(K):
         f = min(k, len(factors.mus) - 1)
         for i in range(R):
@@ -212,14 +218,14 @@ def _answer_rows(factors, residual):
     return out
 
 
-@part()
-def defects(factors, at_ends, G, G0, G1):
+@bare()
+def defects(work, factors, at_ends, G, G0, G1):
     """Defects of the polynomial through G at the ends of a step.
 
     Norms: of the responses to it at both ends and to G1, and the larger of it at the ends by itself.
     """
     s, R, p = G.shape
-    residual = np.empty((3, R, p), np.complex128)
+    residual = empty_complex(work, (3, R, p))
     for i in range(R):
         for c in range(p):
             first, last = -G0[i, c], -G1[i, c]
@@ -227,8 +233,8 @@ def defects(factors, at_ends, G, G0, G1):
                 first += at_ends[0, j] * G[j, i, c]
                 last += at_ends[1, j] * G[j, i, c]
             residual[0, i, c], residual[1, i, c], residual[2, i, c] = first, last, G1[i, c]
-    answered = answer(factors, residual)
-    out = np.zeros(4)
+    answered = answer(work, factors, residual)
+    out = zeros(work, (4,))
     for k in range(3):
         missed = 0.0
         for i in range(R):
@@ -242,4 +248,4 @@ def defects(factors, at_ends, G, G0, G1):
 
 
 #: Entry point for Python.
-sizes = compiled()(defects.py_func)
+sizes = Entry(defects)

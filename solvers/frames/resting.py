@@ -19,7 +19,6 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
-from flowsim.solvers.frames.collocation_march import DEFECT_WEIGHT, LARGEST_CUT, NEWTON_CUT, ROUNDING_FLOOR, SAFETY
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.grown import GrownDirections, newton_step
 from flowsim.solvers.frames.nonlinear import growth_of
@@ -27,6 +26,7 @@ from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.plateau import Plateau, PlateauStep, rest_of
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.solution import CollocationStep
+from flowsim.solvers.frames.step_control import DEFECT_WEIGHT, LARGEST_CUT, NEWTON_CUT, ROUNDING_FLOOR, SAFETY
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
 
 #: Logarithm of a ratio of two directions that is below their rounding.

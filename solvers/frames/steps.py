@@ -19,9 +19,11 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames import collocation_march as marching
+from flowsim.solvers.frames import step_control
 from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.explicit import Limits, integrate, longest_step, method
 from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.iteration import solvers
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import PlateauStep
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
@@ -85,6 +87,8 @@ def integrate_frame(
             if done is not None and done(run.since(seen)):
                 break
             continue
+        if run.is_compiled:
+            marching.compile_in_advance()
         run.drop_dependent()
         most = min(max_steps - seen, _MARCHED if done is None else _LOOKED_AT)
         steps = run.long() or (run.marched(most) if run.is_compiled else run.collocation())
@@ -239,35 +243,37 @@ class _Run:
     def marched(self, most: int) -> list[CollocationStep | PlateauStep]:
         """Accepted steps, no more than `most`; if there are none the status says why."""
         before = self.steps[-1] if self.steps and isinstance(self.steps[-1], CollocationStep) else None
-        resting, linear = self.resting, self.problem.linear
-        control = marching.Control(
-            self.tol, self.linear, self.scale + _ANSWERED, resting.waits, resting.apart, NEAR_REST, resting.patience,
+        resting, linear, tableau = self.resting, self.problem.linear, self.tableau
+        uniform = self.problem.uniform or 0.0
+        control = step_control.Control(
+            self.linear, self.scale + _ANSWERED, resting.waits, resting.apart, NEAR_REST, resting.patience,
             resting.grown,
         )  # fmt: skip
         # Rows of more directions than the start has columns are looked at after every step.
         rows, columns = self.frame.rows.shape
-        h, stiff, G, frames, place, counts, ended = marching.march(
-            marching.method_of(self.tableau), linear, self.problem.uniform or 0.0, control, self.frame.arrays, self.G,
+        found = marching.march(
+            marching.Equations(marching.method_of(tableau), solvers(), linear, uniform, self.tol),  # type: ignore[arg-type]
+            control,
+            self.frame.arrays,
+            self.G,
             (before.h, before.G) if before else (0.0, np.zeros((self.count + 2, *self.G.shape))),
             marching.MarchPosition(self.t, self.t_end, self.h or self._first_length(), self.equations.careful),
             most if rows <= columns else 1,
-        )  # fmt: skip
-        self.h, self.equations.careful = place.h, place.careful
-        self.stats["rejected"] += counts.rejected
-        self.stats["njev"] += counts.begun
-        self.stats["nfev"] += counts.iterations * self.count
-        self.stats["nlu"] += counts.iterations
-        if ended != marching.GOES_ON:
-            self.status = Status.STEP_FLOOR if ended == marching.STEP_FLOOR else Status.NON_FINITE
+        )
+        self.h, self.equations.careful = found.place.h, found.place.careful
+        self.stats["rejected"] += found.counts.rejected
+        self.stats["njev"] += found.counts.begun
+        self.stats["nfev"] += found.counts.iterations * self.count
+        self.stats["nlu"] += found.counts.iterations
+        if found.code != marching.GOES_ON:
+            self.status = Status.STEP_FLOOR if found.code == marching.STEP_FLOOR else Status.NON_FINITE
         steps: list[CollocationStep | PlateauStep] = []
         start, t = self.frame, self.t
-        for n, each in enumerate(zip(*frames, strict=True)):
-            if 0 < n <= len(h):
-                end = Frame(*each)
-                answered = self.tol if stiff[n - 1] else 0.0
-                length = float(h[n - 1])
-                steps.append(CollocationStep(t, length, start, end, self.nodes, G[n - 1], self.problem, answered))
-                start, t = end, t + length
+        ends = list(zip(*found.frames, strict=True))[1:]
+        for h, is_stiff, G, each in zip(found.lengths.tolist(), found.stiff, found.G, ends, strict=True):
+            end, answered = Frame(*each), self.tol if is_stiff else 0.0
+            steps.append(CollocationStep(t, h, start, end, self.nodes, G, self.problem, answered))
+            start, t = end, t + h
         return steps
 
     def collocation(self) -> list[CollocationStep | PlateauStep]:
@@ -281,14 +287,14 @@ class _Run:
         h, left = self.h, self.t_end - self.t
         while True:
             h = min(h, limit, left)
-            if not h > marching.SMALLEST_STEP * max(self.t, np.finfo(float).tiny):
+            if not h > step_control.SMALLEST_STEP * max(self.t, np.finfo(float).tiny):
                 self.status = Status.STEP_FLOOR
                 return []
             guess = self._guess(h, retry)
             G = self.equations.solve(guess, h)
             if G is None:
                 self.stats["rejected"] += 1
-                h *= marching.NEWTON_CUT
+                h *= step_control.NEWTON_CUT
                 retry = True
                 continue
             damping = damping_of(self.tableau, h, *rates_of(self.problem))
@@ -297,20 +303,22 @@ class _Run:
             first, second = propagate(G, h, damping, first, second)[1]
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G0, G1 = self.equations.ends(G) or (self.G, self._value(end))
-            ratio, stiff, scale = marching.error_and_factor(self.equations.defects(G, G0, G1, h), self.tol, self.count)
+            ratio, stiff, scale = step_control.error_and_factor(
+                self.equations.defects(G, G0, G1, h), self.tol, self.count
+            )
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
                 # Where errors of the step before relax, the observed order is lower: reduce the step by increasing
                 # factors.
                 failed += 1
-                h *= max(scale * 0.5 ** (failed - 1), marching.LARGEST_CUT)
+                h *= max(scale * 0.5 ** (failed - 1), step_control.LARGEST_CUT)
                 retry = True
                 continue
             break
         if not all(np.isfinite(half).all() for half in (end.A, end.B)):
             self.status = Status.NON_FINITE
             return []
-        self.h = h * (min(scale, marching.CAUTIOUS_GROWTH) if retry else scale)
+        self.h = h * (min(scale, step_control.CAUTIOUS_GROWTH) if retry else scale)
         G = np.concatenate([G0[None], G, G1[None]])
         answered = self.tol if stiff else 0.0
         return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem, answered)]

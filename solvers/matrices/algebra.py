@@ -1,40 +1,102 @@
 """Products and factorisations of matrices with tens of rows, for compiled functions.
 
 At these sizes the overhead of BLAS and LAPACK exceeds the work, and every function compiled with one of Numba's
-wrappers of these takes seconds longer to compile.
+wrappers of these takes seconds longer to compile. Matrices are bare arrays; new ones are taken from the workspace
+`work`.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from flowsim.solvers.compilation import FAST, part
+from flowsim.solvers.compilation import FAST, bare
+from flowsim.solvers.matrices.bare_arrays import shaped
+from flowsim.solvers.matrices.scratch import empty, empty_complex, empty_integers, zeros
 
 #: Jacobi's method: sweeps, and the squared norm of the off-diagonal part relative to that of the matrix.
 _SWEEPS, _OFF_DIAGONAL = 30, 1e-32
 
 
-# Numba's assignment to a slice brings its error messages along, seconds of compilation.
+@bare(forceinline=True)
+def flat(X):
+    """All entries as a vector, in the same memory."""
+    return shaped(X, 0, (X.size,), 0.0)
 
 
-@part()
-def copy(A, out):
+@bare()
+def copy(X, out):
+    """Of any number of extents."""
+    entry, target = flat(X), flat(out)
+    for i in range(len(entry)):
+        target[i] = entry[i]
+
+
+@bare()
+def copied(work, X):
+    out = empty(work, X.shape)
+    copy(X, out)
+    return out
+
+
+@bare()
+def columns(work, A, first, last):
+    """A copy of some columns."""
+    out = empty(work, (A.shape[0], last - first))
+    for i in range(A.shape[0]):
+        for j in range(first, last):
+            out[i, j - first] = A[i, j]
+    return out
+
+
+@bare(forceinline=True)
+def rows_from(A, first, last):
+    """Some rows, in the same memory."""
+    return shaped(A, first * A.shape[1], (last - first, A.shape[1]), 0.0)
+
+
+@bare()
+def transposed(work, A):
+    out = empty(work, (A.shape[1], A.shape[0]))
     for i in range(A.shape[0]):
         for j in range(A.shape[1]):
-            out[i, j] = A[i, j]
+            out[j, i] = A[i, j]
+    return out
 
 
-@part()
-def identity(n):
-    out = np.zeros((n, n))
+@bare()
+def add(X, scale, Y):
+    """``X += scale Y``."""
+    entry, more = flat(X), flat(Y)
+    for i in range(len(entry)):
+        entry[i] += scale * more[i]
+
+
+@bare()
+def scale(X, factor):
+    """``X *= factor``."""
+    entry = flat(X)
+    for i in range(len(entry)):
+        entry[i] *= factor
+
+
+@bare()
+def norm(X):
+    """The Frobenius norm."""
+    entry, total = flat(X), 0.0
+    for i in range(len(entry)):
+        total += entry[i] * entry[i]
+    return math.sqrt(total)
+
+
+@bare()
+def identity(work, n):
+    out = zeros(work, (n, n))
     for i in range(n):
         out[i, i] = 1.0
     return out
 
 
-@part(fastmath=FAST)
+@bare(fastmath=FAST)
 def add_product(A, B, out):
     """``out += A B``."""
     for i in range(A.shape[0]):
@@ -44,18 +106,18 @@ def add_product(A, B, out):
                 out[i, j] += a * B[k, j]
 
 
-@part()
-def product(A, B):
+@bare()
+def product(work, A, B):
     """``A B``."""
-    out = np.zeros((A.shape[0], B.shape[1]))
+    out = zeros(work, (A.shape[0], B.shape[1]))
     add_product(A, B, out)
     return out
 
 
-@part(fastmath=FAST)
-def product_tn(A, B):
+@bare(fastmath=FAST)
+def product_tn(work, A, B):
     """``A^T B``."""
-    out = np.zeros((A.shape[1], B.shape[1]))
+    out = zeros(work, (A.shape[1], B.shape[1]))
     for k in range(A.shape[0]):
         for i in range(A.shape[1]):
             a = A[k, i]
@@ -64,10 +126,10 @@ def product_tn(A, B):
     return out
 
 
-@part(fastmath=FAST)
-def product_nt(A, B):
+@bare(fastmath=FAST)
+def product_nt(work, A, B):
     """``A B^T``."""
-    out = np.empty((A.shape[0], B.shape[0]))
+    out = empty(work, (A.shape[0], B.shape[0]))
     for i in range(A.shape[0]):
         for j in range(B.shape[0]):
             total = 0.0
@@ -77,11 +139,11 @@ def product_nt(A, B):
     return out
 
 
-@part(fastmath=FAST)
-def solve(matrix, right):
+@bare(fastmath=FAST)
+def solve(work, matrix, right):
     """``matrix^-1 right`` by elimination with partial pivoting; non-finite entries propagate."""
     n, q = right.shape
-    M = np.empty((n, n + q))
+    M = empty(work, (n, n + q))
     for r in range(n):
         for c in range(n):
             M[r, c] = matrix[r, c]
@@ -100,7 +162,7 @@ def solve(matrix, right):
             factor = M[r, i] * scale
             for c in range(i + 1, n + q):
                 M[r, c] -= factor * M[i, c]
-    X = np.empty((n, q))
+    X = empty(work, (n, q))
     for i in range(n - 1, -1, -1):
         for c in range(q):
             X[i, c] = M[i, n + c]
@@ -114,11 +176,11 @@ def solve(matrix, right):
     return X
 
 
-@part()
-def invert(M):
+@bare()
+def invert(work, M):
     """The inverse in place, of a complex matrix, by Gauss-Jordan elimination with partial pivoting."""
     n = M.shape[0]
-    order = np.empty(n, np.int64)
+    order = empty_integers(work, n)
     for i in range(n):
         order[i] = i
     for i in range(n):
@@ -141,7 +203,7 @@ def invert(M):
                 for c in range(n):
                     M[r, c] -= factor * M[i, c]
     # Undo the exchanges of rows on the columns of the inverse.
-    row = np.empty(n, M.dtype)
+    row = empty_complex(work, (n,))
     for r in range(n):
         for c in range(n):
             row[order[c]] = M[r, c]
@@ -149,11 +211,11 @@ def invert(M):
             M[r, c] = row[c]
 
 
-@part(fastmath=FAST)
-def orthonormal(matrix):
+@bare(fastmath=FAST)
+def orthonormal(work, matrix):
     """QR with a positive diagonal, by Gram-Schmidt orthogonalisation done twice."""
-    Q, (n, w) = matrix.copy(), matrix.shape
-    triangle = np.zeros((w, w))
+    Q, (n, w) = copied(work, matrix), matrix.shape
+    triangle = zeros(work, (w, w))
     for j in range(w):
         for _ in range(2):
             for i in range(j):
@@ -173,11 +235,11 @@ def orthonormal(matrix):
     return Q, triangle
 
 
-@part(fastmath=FAST)
-def upper_inverse(triangle):
+@bare(fastmath=FAST)
+def upper_inverse(work, triangle):
     """The inverse of an upper triangular matrix."""
     n = triangle.shape[0]
-    out = np.zeros((n, n))
+    out = zeros(work, (n, n))
     for j in range(n):
         out[j, j] = 1.0 / triangle[j, j]
         for i in range(j - 1, -1, -1):
@@ -188,11 +250,11 @@ def upper_inverse(triangle):
     return out
 
 
-@part(fastmath=FAST)
-def eigen(matrix):
+@bare(fastmath=FAST)
+def eigen(work, matrix):
     """Eigenvalues, unordered, and eigenvectors in columns of a symmetric matrix, by Jacobi's method."""
-    A, n = matrix.copy(), matrix.shape[0]
-    V = identity(n)
+    A, n = copied(work, matrix), matrix.shape[0]
+    V = identity(work, n)
     total = 0.0
     for i in range(n):
         for j in range(n):
@@ -222,7 +284,7 @@ def eigen(matrix):
                 for k in range(n):
                     x, y = V[k, p], V[k, q]
                     V[k, p], V[k, q] = c * x - s * y, s * x + c * y
-    values = np.empty(n)
+    values = empty(work, (n,))
     for i in range(n):
         values[i] = A[i, i]
     return values, V
