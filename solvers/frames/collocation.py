@@ -8,17 +8,17 @@ quadratic invariants. Damping enters through the scalar method of each row, ``(1
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, bare
-from flowsim.solvers.gauss import GaussTableau
-from flowsim.solvers.matrices.algebra import add_product, copied, product, product_nt, product_tn, solve
-from flowsim.solvers.matrices.bare_arrays import shaped
-from flowsim.solvers.matrices.calls import Entry
-from flowsim.solvers.matrices.scratch import empty, zeros
+from flowsim.solvers.gauss import GaussTableau, gauss_tableau
+from flowsim.solvers.matrices.algebra import add_product, copy, product, product_nt, product_tn, solve
+from flowsim.solvers.matrices.bare_arrays import call_at, shaped
+from flowsim.solvers.matrices.calls import Entry, separate
+from flowsim.solvers.matrices.scratch import empty, in_use, release, zeros
 
 
 class Damping(NamedTuple):
@@ -124,25 +124,10 @@ def _eliminated(work, h, damping, pulled, inner, Z2, s):
     return matrix, right
 
 
-@bare()
-def stages(work, G, h, damping, Z1, Z2):
-    """All stages of the step from (Z1, Z2)."""
-    s, R, p = G.shape
-    q = Z1.shape[1]
-    pulled, inner = _pulled(work, G, damping, Z1)
-    matrix, right = _eliminated(work, h, damping, pulled, inner, Z2, s)
-    Y2 = shaped(solve(work, matrix, right), 0, (s, p, q), 0.0)
-    pushed = zeros(work, (s, R, q))
-    for j in range(s):
-        add_product(G[j], Y2[j], pushed[j])
-    return Stages(_rows(work, pushed, h, damping, Z1), Y2, matrix)
-
-
 @bare(fastmath=FAST)
-def _rows(work, pushed, h, damping, Z1):
-    """``ones * Z1 + h * matrix @ pushed`` row by row."""
+def _rows(pushed, h, damping, Z1, out):
+    """Compute ``ones * Z1 + h * matrix @ pushed`` row by row in `out`."""
     s, R, q = pushed.shape
-    out = empty(work, (s, R, q))
     for i in range(s):
         for r in range(R):
             own = 0 if damping.rows.shape[0] == 1 else r
@@ -152,15 +137,15 @@ def _rows(work, pushed, h, damping, Z1):
                 weight = h * damping.rows[own, i, j]
                 for c in range(q):
                     out[i, r, c] += weight * pushed[j, r, c]
-    return out
 
 
 @bare(fastmath=FAST)
-def finish(work, G, h, damping, at, Z1, Z2):
-    """The end of the step."""
+def _finish(G, h, damping, start, at, end):
+    """Compute the end of the step from its stages."""
     s, R, p = G.shape
-    q = Z1.shape[1]
-    E1, E2 = copied(work, Z1), copied(work, Z2)
+    (Z1, Z2), (E1, E2), q = start, end, start[0].shape[1]
+    copy(Z1, E1)
+    copy(Z2, E2)
     for j in range(s):
         weight = h * damping.weights[j]
         for i in range(R):
@@ -177,18 +162,61 @@ def finish(work, G, h, damping, at, Z1, Z2):
             rate = damping.rates_columns[0 if damping.rates_columns.shape[0] == 1 else c]
             for a in range(q):
                 E2[c, a] -= weight * rate * at.Z2[j, c, a]
-    return E1, E2
+
+
+def _examples() -> tuple[Any, ...]:
+    G, matrix = np.zeros((1, 1, 1)), np.zeros((1, 1))
+    return G, 0.0, _undamped(gauss_tableau(1)), (matrix, matrix), Stages(G, G, matrix), (matrix, matrix)
+
+
+@separate(_examples)
+@bare()
+def propagation(work, G, h, damping, start, at, end):
+    """Fill the stages `at` of the step from the halves `start`, and the halves `end` unless they are empty."""
+    s, R = G.shape[:2]
+    q, used = start[0].shape[1], in_use(work)
+    pulled, inner = _pulled(work, G, damping, start[0])
+    matrix, right = _eliminated(work, h, damping, pulled, inner, start[1], s)
+    copy(matrix, at.matrix)
+    copy(solve(work, matrix, right), at.Z2)
+    pushed = zeros(work, (s, R, q))
+    for j in range(s):
+        add_product(G[j], at.Z2[j], pushed[j])
+    _rows(pushed, h, damping, start[0], at.Z1)
+    if end[0].size > 0:
+        _finish(G, h, damping, start, at, end)
+    release(work, used)
 
 
 @bare()
-def propagated(work, G, h, damping, Z1, Z2):
-    """The stages of the step from (Z1, Z2), and its end."""
-    at = stages(work, G, h, damping, Z1, Z2)
-    return at, finish(work, G, h, damping, at, Z1, Z2)
+def propagated(work, propagator, G, h, damping, Z1, Z2):
+    """The stages of the step from (Z1, Z2), and its end; `propagator`: the address of :func:`propagation`."""
+    at, end = _stages_like(work, G, Z1), (empty(work, Z1.shape), empty(work, Z2.shape))
+    call_at(propagator, (work, G, h, damping, (Z1, Z2), at, end))
+    return at, end
 
 
-#: Entry point for Python.
-propagate = Entry(propagated)
+@bare()
+def stages(work, propagator, G, h, damping, Z1, Z2):
+    """The stages alone."""
+    at, nothing = _stages_like(work, G, Z1), (empty(work, (0, 0)), empty(work, (0, 0)))
+    call_at(propagator, (work, G, h, damping, (Z1, Z2), at, nothing))
+    return at
+
+
+@bare()
+def _stages_like(work, G, Z1):
+    (s, R, p), q = G.shape, Z1.shape[1]
+    return Stages(empty(work, (s, R, q)), empty(work, (s, p, q)), empty(work, (s * p, s * p)))
+
+
+_propagate = Entry(propagated)
+
+
+def propagate(G: Array, h: float, damping: Damping, Z1: Array, Z2: Array) -> tuple[Stages, tuple[Array, Array]]:
+    """The stages of the step from (Z1, Z2), and its end, of arrays."""
+    found: tuple[Stages, tuple[Array, Array]] = _propagate(propagation.address, G, h, damping, Z1, Z2)
+    return found
 
 
 @bare(fastmath=FAST)
@@ -214,7 +242,8 @@ def perturb(work, G, h, damping, at, change):
     pushed, nothing = zeros(work, (s, R, q)), zeros(work, (R, q))
     for j in range(s):
         add_product(change[j], at.Z2[j], pushed[j])
-    source = _rows(work, pushed, h, damping, nothing)
+    source, moved = empty(work, (s, R, q)), empty(work, (s, R, q))
+    _rows(pushed, h, damping, nothing, source)
     right = zeros(work, (s * p, q))
     for j in range(s):
         pulled, more = product_tn(work, change[j], at.Z1[j]), product_tn(work, G[j], source[j])
@@ -227,7 +256,7 @@ def perturb(work, G, h, damping, at, change):
     pushed = zeros(work, (s, R, q))
     for j in range(s):
         add_product(G[j], d2[j], pushed[j])
-    moved = _rows(work, pushed, h, damping, nothing)
+    _rows(pushed, h, damping, nothing, moved)
     for j in range(s):
         for i in range(R):
             for a in range(q):

@@ -124,6 +124,7 @@ class Equations(NamedTuple):
     """What all steps have in common."""
 
     method: GaussMethod
+    propagator: int  #: address of :func:`.collocation.propagation`
     solvers: Solvers
     coupling: Linear
     kappa: float  #: damping
@@ -149,12 +150,12 @@ def _attempt(work, equations, common, frame, G, h, careful):
         mus[k] = h * method.pairs.values[k]
     data = StepData(h, method.damping, common[0], common[1], common[2], decay)
     factors = factored(work, common[3], mus)
-    system = System(equations.coupling, data, method.pairs, factors)
+    system = System(equations.coupling, data, method.pairs, factors, equations.propagator)
     iterations, converged, careful = solve_stages(work, equations.solvers, system, G, careful, equations.tol)
     if not converged:
         return frame, iterations, converged, careful
     first, second = all_columns(work, frame)
-    first, second = propagated(work, G, h, method.damping, first, second)[1]
+    first, second = propagated(work, equations.propagator, G, h, method.damping, first, second)[1]
     return advanced(work, frame, first, second, kappa * h), iterations, converged, careful
 
 
@@ -182,7 +183,7 @@ def _judged(work, method, relaxation, path, h, tol):
 def _examples() -> tuple[Any, ...]:
     G, path, start = np.zeros((1, 1)), np.zeros((1, 3, 1, 1)), MarchPosition(0.0, 0.0, 0.0, 0)
     method, vector = method_of(gauss_tableau(1)), np.zeros(1)
-    equations = Equations(method, Solvers(0, 0), Linear(G, vector, vector), 0.0, 0.0)
+    equations = Equations(method, 0, Solvers(0, 0), Linear(G, vector, vector), 0.0, 0.0)
     stack = stack_of(Pairs(G, G, vector, G, vector, G, 0.0, G), 2)
     control = Control(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
     return equations, control, G, (0.0, path[0]), start, (vector, vector, path, stack)
@@ -192,7 +193,7 @@ def _examples() -> tuple[Any, ...]:
 @bare()
 def march_steps(work, equations, control, G0, before, place, records):
     """Fills `lengths` (n,), `stiff` (n,), `kept` (n, s + 2, R, p) and `frames`; see :func:`march`."""
-    method, _, coupling, kappa, tol = equations
+    method, _, _, coupling, kappa, tol = equations
     lengths, stiff, kept, frames = records
     s, bends = len(method.nodes) - 2, (coupling.rows, coupling.columns)
     t, t_end, h, careful = place
@@ -301,5 +302,5 @@ def march(
 
 @cache
 def compile_in_advance() -> None:
-    """Start to compile what most of the time of a first use goes to, in processes of their own."""
-    compile_ahead([f"{__name__}:march_steps"], ["flowsim.solvers.frames.iteration:fixed_point"])
+    """Start to compile the longest function in a process of its own."""
+    compile_ahead([f"{__name__}:march_steps"])

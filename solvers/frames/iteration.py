@@ -149,6 +149,7 @@ class System(NamedTuple):
     data: StepData
     pairs: EigenPairs
     factors: Factors
+    propagator: int  #: address
 
 
 @bare(fastmath=FAST)
@@ -166,7 +167,7 @@ def _residual(work, coupling, product, G):
 def _update(work, system, G):
     """The stages for G, and the response of G to its residual."""
     data = system.data
-    at = stages(work, G, data.h, data.damping, data.first, data.second)
+    at = stages(work, system.propagator, G, data.h, data.damping, data.first, data.second)
     product = products(work, at.Z1, at.Z2, data.gram, data.decay)
     return at, relax(work, system.pairs, system.factors, _residual(work, system.coupling, product, G))
 
@@ -195,7 +196,7 @@ def _examples() -> tuple[Any, ...]:
     data = StepData(0.0, damping_of(tableau, 0.0, vector, vector), matrix, matrix, matrix, vector)
     nothing = np.zeros((0, 0, 0), complex)
     factors = Factors(0, matrix, relaxation.W, nothing, nothing[None], vector, pairs.values)
-    return System(Linear(matrix, vector, vector), data, pairs, factors), G, 0.0, vector
+    return System(Linear(matrix, vector, vector), data, pairs, factors, 0), G, 0.0, vector
 
 
 @separate(_examples)

@@ -112,7 +112,7 @@ class StageEquations:
         """G at all nodes; None without convergence: the caller shortens the step."""
         self._prepare(h)
         if self.linear is not None:
-            G, system = np.array(G, order="C"), System(self.linear, self._data, self._pairs, self._factors)
+            G, system = np.array(G, order="C"), self._system()
             iterations, converged, careful = iterate(solvers(), system, G, self.careful, self.tol)
             if careful < 0:
                 iterations, converged, careful = iterate(solvers(with_newton=True), system, G, self.careful, self.tol)
@@ -143,6 +143,9 @@ class StageEquations:
         c = self.tableau.c
         first, last = lagrange_weights(c[:-1], np.zeros(1))[0], lagrange_weights(c[1:], np.ones(1))[0]
         return np.tensordot(first, G[:-1], axes=1), np.tensordot(last, G[1:], axes=1)
+
+    def _system(self) -> System:
+        return System(self.linear, self._data, self._pairs, self._factors, collocation.propagation.address)  # type: ignore[arg-type]
 
     def _count(self, iterations: int) -> None:
         self.stats["nfev"] += iterations * self.tableau.stages

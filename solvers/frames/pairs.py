@@ -9,7 +9,7 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.frames.collocation import Damping, propagated
+from flowsim.solvers.frames.collocation import Damping, propagated, propagation
 from flowsim.solvers.frames.graded import rows_added
 from flowsim.solvers.frames.relaxation import Relaxation
 from flowsim.solvers.matrices.algebra import (
@@ -230,12 +230,12 @@ advance = Entry(advanced)
 
 
 @bare()
-def _carry(work, stack, G, h, damping, first, second, damped):
+def _carry(work, propagator, stack, G, h, damping, first, second, damped):
     before = in_use(work)
     for at in range(len(G)):
         frame = stored(stack, at)
         start = all_columns(work, frame)
-        moved = propagated(work, G[at], h, damping, start[0], start[1])[1]
+        moved = propagated(work, propagator, G[at], h, damping, start[0], start[1])[1]
         frame = advanced(work, frame, moved[0], moved[1], damped)
         keep(stack, at + 1, _turned(work, frame, first[at], second[at]))
         release(work, before)
@@ -252,7 +252,7 @@ def carry(frame: Pairs, G: Array, h: float, damping: Damping, first: Array, seco
     directions.
     """
     stack = stack_of(frame, len(G) + 1)
-    _carried(stack, G, h, damping, first, second, damped)
+    _carried(propagation.address, stack, G, h, damping, first, second, damped)
     return stack
 
 

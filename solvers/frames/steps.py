@@ -20,7 +20,7 @@ import numpy as np
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames import collocation_march as marching
 from flowsim.solvers.frames import step_control
-from flowsim.solvers.frames.collocation import damping_of, propagate
+from flowsim.solvers.frames.collocation import damping_of, propagate, propagation
 from flowsim.solvers.frames.explicit import Limits, integrate, longest_step, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.iteration import solvers
@@ -252,7 +252,14 @@ class _Run:
         # Rows of more directions than the start has columns are looked at after every step.
         rows, columns = self.frame.rows.shape
         found = marching.march(
-            marching.Equations(marching.method_of(tableau), solvers(), linear, uniform, self.tol),  # type: ignore[arg-type]
+            marching.Equations(
+                marching.method_of(tableau),
+                propagation.address,
+                solvers(),
+                linear,  # type: ignore[arg-type]
+                uniform,
+                self.tol,
+            ),
             control,
             self.frame.arrays,
             self.G,
