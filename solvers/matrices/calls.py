@@ -11,9 +11,9 @@ import numpy as np
 from numba import typeof
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import INTEGERS, VECTOR, compiled_bare
+from flowsim.solvers.compilation import INTEGERS, compiled_bare
 from flowsim.solvers.matrices.bare_arrays import bare_arrays, bare_type
-from flowsim.solvers.matrices.scratch import SCRATCH, Scratch
+from flowsim.solvers.matrices.scratch import ALIGNED, SCRATCH
 
 #: Entries of a workspace at first.
 _FIRST = 1 << 14
@@ -27,24 +27,25 @@ class Entry:
     """
 
     def __init__(self, function: Any, examples: Callable[[], Sequence[Any]] = tuple) -> None:
-        def call(memory, used, *arguments):
-            return function(Scratch(bare_arrays(memory), bare_arrays(used)), *bare_arrays(arguments))
+        def call(memory, *arguments):
+            return function(bare_arrays(memory), *bare_arrays(arguments))
 
         self.compiled = compiled_bare(call, function.py_func)
         self._examples, self._size = examples, _FIRST
 
     def __call__(self, *arguments: Any) -> Any:
         while True:
-            memory, used = np.empty(self._size), np.zeros(1, np.int64)
+            memory = np.empty(self._size, np.int64)
+            memory[0] = ALIGNED
             try:
-                return _owned(self.compiled(memory, used, *arguments))
+                return _owned(self.compiled(memory, *arguments))
             except MemoryError:
                 self._size = 2 * len(memory)
 
     @property
     def declared(self) -> Any:
         """The types of arguments, for :mod:`flowsim.solvers.precompile`."""
-        return VECTOR, INTEGERS, typeof(self._examples())
+        return INTEGERS, typeof(self._examples())
 
 
 class Separate:
