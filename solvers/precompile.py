@@ -1,7 +1,7 @@
 """Compile in advance, in processes of their own, the functions that a run will need.
 
-Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, another
-core compiles the integrator's loop; a caller of a function that is being compiled waits for it
+Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, or compiles
+something else, another core compiles the integrator's loop; a caller of a function that is being compiled waits for it
 (:mod:`flowsim.solvers.compilation.disk`). One process loads the compiler, and is copied for every group of functions;
 they collect no garbage and end without Python's finalisation. They do without SciPy's linear algebra, which Numba would
 import, a fifth of its own import, for functions that none of these calls.
@@ -9,9 +9,11 @@ import, a fifth of its own import, for functions that none of these calls.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -57,7 +59,14 @@ def _start(groups: Sequence[Sequence[str]]) -> None:
     environment = os.environ | {FOLDER_VARIABLE: str(cache_folder())}
     quiet = [(os.POSIX_SPAWN_OPEN, file, os.devnull, os.O_RDWR, 0) for file in range(3)]
     # -P: a module of that name in the user's folder is not imported.
-    os.posix_spawn(sys.executable, [sys.executable, "-P", "-c", code], environment, file_actions=quiet)
+    child = os.posix_spawn(sys.executable, [sys.executable, "-P", "-c", code], environment, file_actions=quiet)
+    threading.Thread(target=_reap, args=(child,), daemon=True).start()
+
+
+def _reap(child: int) -> None:
+    """Wait for a process, so that it does not stay in the table of processes of a long session."""
+    with contextlib.suppress(OSError):
+        os.waitpid(child, 0)
 
 
 def compile_now(groups: Sequence[Sequence[str]]) -> None:

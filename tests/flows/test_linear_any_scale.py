@@ -229,3 +229,14 @@ def test_both_layers_far_larger_than_the_fit_agree_with_the_weights() -> None:
     np.testing.assert_allclose(runs[0].beta, runs[1].beta, rtol=0, atol=3e-6)
     again = pickle.loads(pickle.dumps(runs[1]))
     np.testing.assert_array_equal(again.at(5.0).beta, runs[1].at(5.0).beta)
+
+
+def test_functions_compiled_in_advance_or_by_themselves_are_those_that_a_flow_calls():
+    from flowsim.solvers.frames.collocation import propagation
+    from flowsim.solvers.frames.collocation_march import march_steps
+    from flowsim.solvers.frames.iteration import fixed_point
+
+    problem = fs.Regression(np.eye(3), np.diag([1.0, 0.5, 0.2])[:, :2])
+    fs.gradient_flow(fs.LinearNetwork(4), problem, 2.5, alpha="1e-60", clock="accelerated")
+    for function in (march_steps, propagation, fixed_point):
+        assert function.compiled.signatures == [function.declared]
