@@ -143,8 +143,8 @@ def _locate(ws, guess):
         if past > 0.0:
             # Extrapolate the growth: a step that is too long is shortened before tables are extended.
             inside = 0
-            rate = rise / abs(value) if rise < slope[i] * abs(value) else slope[i]
-            out[i] += rate * past
+            end = abs(value - math.copysign(rise * past, moved))  # at the end of the table
+            out[i] += (rise / end if rise < slope[i] * end else slope[i]) * past
     return inside
 
 

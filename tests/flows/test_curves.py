@@ -212,12 +212,12 @@ def test_a_coefficient_whose_terms_cancel_has_a_curve_where_the_targets_are_zero
     )
 
 
-@pytest.mark.parametrize("alpha", [1e-4, 1e-6])
-def test_steps_of_formulas_of_order_three_are_as_long_as_without_tables(alpha: float) -> None:
+@pytest.mark.parametrize(("alpha", "most"), [(1e-4, 200), (1e-6, 1000)])
+def test_steps_of_formulas_of_order_three_are_nearly_as_long_as_without_tables(alpha: float, most: int) -> None:
     rng = np.random.default_rng(3)
     X, b = rng.standard_normal((6, 4)), np.array([1.0, 0.0, 0.0, 2.0])
     traj = fs.gradient_flow(
         fs.DiagonalNetwork("u**2*v"), fs.Regression(X, X @ b), 30 / alpha, alpha=alpha, start={"u": 1.0, "v": 0.7}
     )
     np.testing.assert_allclose(traj.beta[-1], b, atol=1e-4)
-    assert traj.stats["steps"] < 300
+    assert traj.stats["steps"] < most
