@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def point(x: int, seed: int, log: str) -> dict[str, Any]:
 
 
 def main(store: str, log: str, result: str, points: str, where: str) -> None:
+    # A shell starts what runs in the background with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     import flowsim as fs
     from flowsim.results.netcdf import Labelled, write_plain
 
