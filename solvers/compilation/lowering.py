@@ -52,8 +52,11 @@ class PartLower(Lower):
     """Where references are not counted, a variable is stored and not zeroed first."""
 
     def lower(self) -> None:
-        #: values of ranges, and their first number, end, and step
+        #: values of ranges, with their first number, end and step, and of what an iterator returns, with both parts
         self._ranges: dict[int, Any] = {}
+        self._pairs: dict[int, Any] = {}
+        #: names of iterators: pointers to the next number and to how many are left, which may be below 0; the step
+        self._iterators: dict[str, tuple[Any, Any, Any]] = {}
         kind: Any = type(self.context)
         self.context.__class__ = _context_of(kind)
         super().lower()
@@ -77,11 +80,18 @@ class PartLower(Lower):
     def lower_block(self, block: Any) -> None:
         for instruction in block.body:
             self.loc = instruction.loc
-            if isinstance(instruction, ir.Assign):
-                name = instruction.target.name
-                self.storevar(self.lower_assign(self.typeof(name), instruction), name)
-            else:
+            if not isinstance(instruction, ir.Assign):
                 self.lower_inst(instruction)
+                continue
+            name = instruction.target.name
+            if (iterator := self._iterator(instruction.value)) is not None:
+                self._iterators[name] = iterator
+            else:
+                self.storevar(self.lower_assign(self.typeof(name), instruction), name)
+
+    def delvar(self, name: str) -> None:
+        if name not in self._iterators:
+            super().delvar(name)
 
     def storevar(self, value: Any, name: str, argidx: Any = None) -> None:
         if self.context.enable_nrt:
@@ -110,45 +120,48 @@ class PartLower(Lower):
         return self.context.cast(self.builder, found, signature.return_type, resty)
 
     def lower_expr(self, resty: Any, expr: Any) -> Any:
-        if expr.op in ("getiter", "iternext", "pair_first", "pair_second"):
-            kind, value = self.typeof(expr.value.name), self.loadvar(expr.value.name)
-            if expr.op == "getiter" and id(value) in self._ranges:
-                return self._iterator(resty, *self._ranges[id(value)][1:])
-            if expr.op == "iternext" and kind == types.range_iter64_type:
-                return self._next(resty, value)
-            if isinstance(kind, types.Pair) and kind.first_type == types.int64:
-                return self.builder.extract_value(value, int(expr.op == "pair_second"))
+        if expr.op == "iternext" and expr.value.name in self._iterators:
+            return self._next(resty, *self._iterators[expr.value.name])
+        if expr.op in ("pair_first", "pair_second") and id(pair := self.loadvar(expr.value.name)) in self._pairs:
+            return self._pairs[id(pair)][1 + (expr.op == "pair_second")]
         return super().lower_expr(resty, expr)
 
     def _range(self, values: Any) -> Any:
         one, zero = _INT64(1), _INT64(0)
         first, end, step = ((zero, *values, one), (*values, one), values)[len(values) - 1]
-        made = self._struct(types.range_state64_type, (first, end, step))
-        if isinstance(step, llvm.Constant) and step.constant in (1, -1):
-            self._ranges[id(made)] = made, first, end, step
+        made = llvm.Constant(self.context.get_value_type(types.range_state64_type), llvm.Undefined)
+        if not self.context.enable_nrt and isinstance(step, llvm.Constant) and step.constant in (1, -1):
+            self._ranges[id(made)] = made, first, end, step  # its only use is the loop
+            return made
+        for index, each in enumerate((first, end, step)):
+            made = self.builder.insert_value(made, each, index)
         return made
 
-    def _iterator(self, kind: Any, first: Any, end: Any, step: Any) -> Any:
-        """Pointers to the next number and to how many are left, which may be below 0."""
-        number, left = (cgutils.alloca_once(self.builder, _INT64) for _ in range(2))
+    def _iterator(self, value: Any) -> tuple[Any, Any, Any] | None:
+        """Of a range with a constant step, or another name of one; None for any other value."""
+        if isinstance(value, ir.Var):
+            return self._iterators.get(value.name)
+        if not (isinstance(value, ir.Expr) and value.op == "getiter" and self._ranges):
+            return None
+        found = self._ranges.get(id(self.loadvar(value.value.name)))
+        if found is None:
+            return None
+        _, first, end, step = found
+        with self.builder.goto_entry_block():
+            number, left = self.builder.alloca(_INT64), self.builder.alloca(_INT64)
         self.builder.store(first, number)
         self.builder.store(self.builder.sub(*((end, first) if step.constant == 1 else (first, end))), left)
-        return self._struct(kind, (number, end, step, left))
+        return number, left, step
 
-    def _next(self, kind: Any, value: Any) -> Any:
+    def _next(self, kind: Any, number: Any, left: Any, step: Any) -> Any:
         """The next number, and whether there is one."""
         builder = self.builder
-        number, step, left = (builder.extract_value(value, index) for index in (0, 2, 3))
         count, now = builder.load(left), builder.load(number)
         builder.store(builder.sub(count, _INT64(1), flags=["nsw"]), left)
         builder.store(builder.add(now, step), number)
-        return self._struct(kind, (now, builder.icmp_signed(">", count, _INT64(0))))
-
-    def _struct(self, kind: Any, values: Any) -> Any:
-        made = llvm.Constant(self.context.get_value_type(kind), llvm.Undefined)
-        for index, each in enumerate(values):
-            made = self.builder.insert_value(made, each, index)
-        return made
+        pair = llvm.Constant(self.context.get_value_type(kind), llvm.Undefined)
+        self._pairs[id(pair)] = pair, now, builder.icmp_signed(">", count, _INT64(0))
+        return pair
 
     def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
         if expr.static_lhs is not ir.UNDEFINED or expr.static_rhs is not ir.UNDEFINED:
