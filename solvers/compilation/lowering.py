@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from llvmlite import ir as llvm
+from llvmlite.ir.instructions import ExtractValue, InsertValue, LoadInstr, PhiInstr
 from numba.core import cgutils, ir, types
 from numba.core.callconv import RETCODE_OK, CPUCallConv, Status
 from numba.core.lowering import Lower
@@ -48,6 +49,42 @@ def _context_of(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {"call_conv": property(PartConvention)})
 
 
+class PartBuilder(llvm.IRBuilder):
+    """A builder that reads a member of a structure where it was put into it."""
+
+    def extract_value(self, agg: Any, idx: Any, name: str = "") -> Any:
+        found, index = agg, [idx] if isinstance(idx, int) else list(idx)
+        while isinstance(found, InsertValue):
+            if list(found.indices) == index:
+                return found.value
+            if found.indices[0] == index[0]:
+                break
+            found = found.aggregate
+        return super().extract_value(agg, idx, name)
+
+
+def _drop_unused(function: Any) -> None:
+    """Leave out structures that nobody reads."""
+    kinds = InsertValue, ExtractValue, LoadInstr
+    uses: Counter[int] = Counter()
+    for block in function.blocks:
+        for each in block.instructions:
+            values = each.operands if not isinstance(each, PhiInstr) else [value for value, _ in each.incomings]
+            uses.update(map(id, values))
+    everything = [each for block in function.blocks for each in block.instructions]
+    unused = [each for each in everything if isinstance(each, kinds) and not uses[id(each)]]
+    dropped = set()
+    while unused:
+        last = unused.pop()
+        dropped.add(id(last))
+        for value in last.operands:
+            uses[id(value)] -= 1
+            if not uses[id(value)] and isinstance(value, kinds):
+                unused.append(value)
+    for block in function.blocks:
+        block.instructions[:] = [each for each in block.instructions if id(each) not in dropped]
+
+
 class PartLower(Lower):
     """Where references are not counted, a variable is stored and not zeroed first."""
 
@@ -61,8 +98,16 @@ class PartLower(Lower):
         self.context.__class__ = _context_of(kind)
         super().lower()
 
+    def setup_function(self, fndesc: Any) -> None:
+        super().setup_function(fndesc)
+        self.builder.__class__ = PartBuilder
+
+    def lower_normal_function(self, fndesc: Any) -> None:
+        super().lower_normal_function(fndesc)
+        _drop_unused(self.function)
+
     def _find_singly_assigned_variable(self) -> None:
-        """Variables assigned once, and used in that block alone, are values; others have a place in memory."""
+        """Variables assigned once, in the block that uses them or in the first, are values; others are in memory."""
         blocks: dict[str, set[Any]] = defaultdict(set)
         assigned = Counter[str]()
         for number, block in self.blocks.items():
@@ -71,6 +116,12 @@ class PartLower(Lower):
                     assigned[instruction.target.name] += 1
                 for variable in instruction.list_vars():
                     blocks[variable.name].add(number)
+        targets = {target for block in self.blocks.values() for target in block.terminator.get_targets()}
+        first = min(self.blocks)
+        if first not in targets and not self.context.enable_nrt:
+            for instruction in self.blocks[first].body:
+                if isinstance(instruction, ir.Assign):
+                    blocks[instruction.target.name] = {first}
         self._singly_assigned_vars = {name for name, times in assigned.items() if times == 1 and len(blocks[name]) == 1}
         self._blk_local_varmap: dict[str, Any] = {}
 
