@@ -101,6 +101,9 @@ class PartLower(Lower):
     def setup_function(self, fndesc: Any) -> None:
         super().setup_function(fndesc)
         self.builder.__class__ = PartBuilder
+        # Of functions of bare arrays those with fast arithmetic are worth long code.
+        if not self.context.fastmath and any(getattr(kind, "is_bare", False) for kind in fndesc.argtypes):
+            self.function.attributes.add("optsize")
 
     def lower_normal_function(self, fndesc: Any) -> None:
         super().lower_normal_function(fndesc)

@@ -28,6 +28,8 @@ _AbstractTemplate: Any = AbstractTemplate
 class BareArray(types.Type):
     """Of entries of a type, with one to four extents."""
 
+    is_bare = True
+
     def __init__(self, dtype: Any, ndim: int) -> None:
         self.dtype, self.ndim = dtype, ndim
         super().__init__(name=f"BareArray({dtype}, {ndim})")
