@@ -1,7 +1,7 @@
 """Products and factorisations of matrices with tens of rows, for compiled functions.
 
 At these sizes the overhead of BLAS and LAPACK exceeds the work, and every function compiled with one of Numba's
-wrappers of these takes seconds longer to compile. Matrices are bare arrays; new ones are taken from the workspace
+wrappers of these takes seconds longer to compile. Matrices are bare arrays; new ones are taken from scratch memory
 `work`.
 """
 

@@ -3,7 +3,8 @@
 Numba passes an array as seven values, counts its references and allows for strides and negative indices, which makes
 most of the code of a function on many small matrices, and takes most of the time of its compilation. A *bare array* has
 none of these. Its memory belongs to an argument of the function that Python called (see `Lifetimes` in
-:mod:`flowsim.solvers.simd.pointers`): an array that was passed, or a :mod:`.scratch`. Indices are not checked.
+:mod:`flowsim.solvers.simd.pointers`): an array that was passed, or :mod:`.scratch`
+memory. Indices are not checked.
 """
 
 from __future__ import annotations

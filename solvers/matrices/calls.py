@@ -15,12 +15,12 @@ from flowsim.solvers.compilation import INTEGERS, compiled_bare
 from flowsim.solvers.matrices.bare_arrays import bare_arrays, bare_type
 from flowsim.solvers.matrices.scratch import ALIGNED, SCRATCH
 
-#: Entries of a workspace at first.
+#: Entries of scratch memory at first.
 _FIRST = 1 << 14
 
 
 class Entry:
-    """A compiled function of a workspace and bare arrays, as Python calls it: without the workspace, with arrays.
+    """A compiled function of scratch memory and bare arrays, as Python calls it: with arrays alone.
 
     Arrays must be contiguous, and may be changed by the function; results are copies. `examples` returns arguments of
     the usual types, to compile it in advance.
@@ -49,7 +49,7 @@ class Entry:
 
 
 class Separate:
-    """A function of a workspace and bare arrays, compiled by itself, that compiled code calls by its address.
+    """A function of scratch memory and bare arrays, compiled by itself, that compiled code calls by its address.
 
     So code that is seldom needed is compiled when first needed, and different processes can compile parts of an
     integrator at the same time. It returns nothing; :func:`.bare_arrays.call_at` calls it with arguments of the types

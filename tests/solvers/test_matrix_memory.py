@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,10 +157,9 @@ def test_loops_over_ranges_are_pythons(first: int, last: int, step: int) -> None
     np.testing.assert_array_equal(_compiled_loops()(first, last, step), expected)
 
 
-def _compiled_loops(kept: list[Entry] = []) -> Entry:  # noqa: B006 (compiled once)
-    if not kept:
-        kept.append(Entry(bare()(_loops)))
-    return kept[0]
+@cache
+def _compiled_loops() -> Entry:
+    return Entry(bare()(_loops))
 
 
 def test_products_and_factorisations() -> None:
