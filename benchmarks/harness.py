@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Point", "Report", "Series", "best", "environment", "limited", "time_at_error", "timed"]
+__all__ = ["Point", "Report", "Series", "best", "environment", "limited", "time_at_error", "timed", "timed_in_turn"]
 
 PACKAGES = (
     "flowsim", "numpy", "scipy", "numba", "sympy", "scikit-learn", "CyRK", "scikit-sundae", "pydiffsol", "diffrax",
     "jax", "heyoka", "celer", "skglm",
 )  # fmt: skip
+
+#: Seconds that short calls fill in a turn, and how many of them do at most.
+_TURN, _MOST = 0.03, 15
 
 
 def timed(function: Callable[[], Any], repeats: int) -> tuple[Any, float, list[float]]:
@@ -35,6 +38,21 @@ def timed(function: Callable[[], Any], repeats: int) -> tuple[Any, float, list[f
         function()
         seconds.append(time.perf_counter() - began)
     return result, first, seconds
+
+
+def timed_in_turn(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[Any, list[float]]]:
+    """Results, and the seconds of warm calls: each of the repeats calls all, so that a busy second affects all.
+
+    Short calls, which need more repeats on a machine that does other things, are made as often as fits into _TURN.
+    """
+    found: dict[str, tuple[Any, list[float]]] = {name: (function(), []) for name, function in functions.items()}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            seconds = found[name][1]
+            seconds.append(timed(function, 0)[1])
+            for _ in range(min(_MOST, int(_TURN / best(seconds))) - 1):
+                seconds.append(timed(function, 0)[1])
+    return found
 
 
 def best(seconds: Sequence[float]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numba
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
 import flowsim as fs
-from benchmarks.harness import Report, best, limited, timed
+from benchmarks.harness import Report, best, limited, timed, timed_in_turn
 from flowsim.network.compression import compress
 
 WIDTHS = (30, 10**3, 10**6)
@@ -93,18 +94,25 @@ def _floor(traj: fs.Trajectory, seconds: float) -> tuple[float, list[str]]:
 
 
 def _widths(repeats: int, raw: dict[str, object]) -> list[list[str]]:
-    problem, rows, base = problem_of(10.0), [], None
+    problem, calls = problem_of(10.0), {}
     for width in WIDTHS:
         net = fs.LinearNetwork(width)
-        start = fs.linear_start(net, problem)
-        traj, _, seconds = timed(
-            lambda n=net, s=start: fs.gradient_flow(n, problem, 100.0, alpha=0.1, start=s), repeats
-        )  # fmt: skip
-        base = base or best(seconds)
+        calls[f"width {width:,}"] = partial(
+            fs.gradient_flow, net, problem, 100.0, alpha=0.1, start=fs.linear_start(net, problem)
+        )
+    return _ratios(timed_in_turn(calls, repeats), 3, raw)
+
+
+def _ratios(
+    found: dict[str, tuple[fs.Trajectory, list[float]]], digits: int, raw: dict[str, object]
+) -> list[list[str]]:
+    """Rows of runs against the first of them."""
+    rows, base = [], best(next(iter(found.values()))[1])
+    for name, (traj, seconds) in found.items():
         floor, cells = _floor(traj, best(seconds))
-        raw[f"width {width}"] = {"seconds": seconds, "floor": floor, **_counts(traj)}
+        raw[name] = {"seconds": seconds, "floor": floor, **_counts(traj)}
         ratio = f"{best(seconds) / base:.2f}"
-        rows.append([f"width {width:,}", f"{best(seconds):.3f}", ratio, *cells, "", f"{traj.imbalance_drift:.1e}"])
+        rows.append([name, f"{best(seconds):.{digits}f}", ratio, *cells, "", f"{traj.imbalance_drift:.1e}"])
     return rows
 
 
@@ -115,25 +123,15 @@ def _counts(traj: fs.Trajectory) -> dict[str, int]:
 def _scales(repeats: int, raw: dict[str, object]) -> list[list[str]]:
     rng = np.random.default_rng(0)
     problem = fs.Regression(rng.standard_normal((100, 20)), rng.standard_normal((100, 5)))
-    rows, base = [], None
-    wide = (10**6, "1e-100")
+    calls, wide = {}, (10**6, "1e-100")
     for width, alpha, given in [*((30, alpha, True) for alpha in SCALES), (*wide, True), (*wide, False)]:
         net = fs.LinearNetwork(width)
-        start = fs.linear_start(net, problem) if given else None
-        traj, _, seconds = timed(
-            lambda n=net, s=start, a=alpha, p=problem: fs.gradient_flow(
-                n, p, 3.0, alpha=a, start=s, clock="accelerated"
-            ),
-            repeats,
-        )
-        base = base or best(seconds)
         name = f"alpha {alpha}" if width < 1000 else f"alpha {alpha}, width {width:,}"
-        name += "" if given else ", default start"
-        floor, cells = _floor(traj, best(seconds))
-        raw[name] = {"seconds": seconds, "floor": floor, **_counts(traj)}
-        ratio = f"{best(seconds) / base:.2f}"
-        rows.append([name, f"{best(seconds):.4f}", ratio, *cells, "", f"{traj.imbalance_drift:.1e}"])
-    return rows
+        calls[name if given else f"{name}, default start"] = partial(
+            fs.gradient_flow, net, problem, 3.0, alpha=alpha, clock=CLOCK,
+            start=fs.linear_start(net, problem) if given else None,
+        )  # fmt: skip
+    return _ratios(timed_in_turn(calls, repeats), 4, raw)
 
 
 def _methods(repeats: int, raw: dict[str, object], alpha: str, condition: float) -> list[list[str]]:
@@ -148,35 +146,38 @@ def _methods(repeats: int, raw: dict[str, object], alpha: str, condition: float)
         return fs.gradient_flow(net, problem, t_end, alpha=alpha, start=start, rtol=rtol, t_eval=t_eval)
 
     reference = native(1e-12).beta
-    peer, rows, base = Peer(problem, start, float(alpha)), [], None
+    peer, rows = Peer(problem, start, float(alpha)), []
+
+    def call(method: str, rtol: float, share: float) -> NDArray[np.float64]:
+        if method == "native":
+            return native(rtol).beta
+        return peer.beta(method, t_end, rtol, t_eval, share * rtol / 100)
+
+    calls: dict[str, Callable[[], NDArray[np.float64]]] = {}
+    chosen: dict[str, list[tuple[str, float, float]]] = {method: [] for method in TOLERANCES}
+    least = dict.fromkeys(TOLERANCES, np.inf)
     for method, tolerances in TOLERANCES.items():
-        found: list[tuple[float, list[float], float]] = []
-        least = np.inf
         for share in (1.0,) if method == "native" or float(alpha) in (0.0, 1.0) else (1.0, float(alpha)):
             for rtol in tolerances:
-
-                def call(method: str = method, rtol: float = rtol, share: float = share) -> NDArray[np.float64]:
-                    if method == "native":
-                        return native(rtol).beta
-                    return peer.beta(method, t_end, rtol, t_eval, share * rtol / 100)
-
+                one = partial(call, method, rtol, share)
                 try:
                     with limited(0.0 if method == "native" else LIMIT):
-                        error = float(np.abs(call() - reference).max())
+                        error = float(np.abs(one() - reference).max())
                 except TimeoutError:
                     break
-                least = min(least, error)
-                if error > TARGET:
-                    continue
-                # Short runs need more repeats on a machine that does other things.
-                seconds = timed(call, repeats)[2]
-                seconds += timed(call, int(min(100, 0.2 / best(seconds))))[2]
-                found.append((rtol, seconds, error))
-                break
+                least[method] = min(least[method], error)
+                if error <= TARGET:
+                    calls[name := f"{method} {rtol:g} {share:g}"] = one
+                    chosen[method].append((name, rtol, error))
+                    break
+    timings = timed_in_turn(calls, repeats)
+    base = None
+    for method, found in chosen.items():
         if not found:
-            rows.append([f"{method}, {case}", "", "", "", "", f"never: {least:.0e}", ""])
+            rows.append([f"{method}, {case}", "", "", "", "", f"never: {least[method]:.0e}", ""])
             continue
-        rtol, seconds, error = min(found, key=lambda each: best(each[1]))
+        name, rtol, error = min(found, key=lambda each: best(timings[each[0]][1]))
+        seconds = timings[name][1]
         raw[f"{method} {rtol:g}, {case}"] = {"seconds": seconds, "error": error}
         base = base or best(seconds)
         cells = _floor(native(rtol), best(seconds))[1] if method == "native" else ["", ""]

@@ -20,7 +20,7 @@ from flowsim.solvers.threads import one_blas_thread
 #: 1e-12; beyond it Householder reflections do, at forty times the cost for width 10^6.
 _LARGEST_CONDITION = 1e2
 #: Hidden units processed together.
-_BLOCK = 4_096
+_BLOCK = 2_048
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +81,14 @@ def compress(U: Array, V: Array) -> Compression:
 
 def _gram(U: Array, V: Array) -> Array:
     """``(U; V) (U; V)^T`` in one pass over the memory, block by block through the cache."""
-    h, gram = U.shape[1], np.zeros((len(U) + len(V),) * 2)
+    (D, h), k = U.shape, len(U) + len(V)
+    gram, block = np.zeros((k, k)), np.empty((k, min(h, _BLOCK)))
     # One thread: the pass is bound by memory bandwidth.
     with one_blas_thread(h > _BLOCK), np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, h, _BLOCK):
-            block = np.concatenate([half[:, first : first + _BLOCK] for half in (U, V)])
-            gram += block @ block.T  # half of the products, by symmetry
+            here = block[:, : h - first]
+            here[:D], here[D:] = U[:, first : first + _BLOCK], V[:, first : first + _BLOCK]
+            gram += here @ here.T  # half of the products, by symmetry
     return gram
 
 
