@@ -13,6 +13,7 @@ to :math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,20 +27,24 @@ from flowsim.flows.checks import check_accelerated, check_times, check_tolerance
 from flowsim.flows.coordinates import SAFETY, Coordinates, Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
+from flowsim.flows.kernel_coordinates import LARGEST_JACOBIAN
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import Alpha, Decay, DiagonalNetwork, GivenWeights, InitialScale, LinearNetwork, decay_of
 from flowsim.network.compression import lifted
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem, matrix_targets, require_squares, single_target
-from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
+from flowsim.problem.cancellation import CANCELS, COARSE, is_lost, visible_part
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
+from flowsim.solvers.scipy_methods import SMALLEST_RTOL
 from flowsim.symbolic.clock import acceleration
 
 #: e-folds by which a component may grow in an explicit step: a longer one could miss its activation.
 _LARGEST_GROWTH = 0.5
+#: Relative error of the weights of a linear network from rounding, as measured.
+_ROUNDING = 2e-17
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def modified_flow(
     return run_flow(
         coordinates,
         problem,
-        FlowOptions(t_end, clock, points, "DOP853", rtol, atol, budget),
+        FlowOptions(t_end, clock, points, _method_for(coordinates), rtol, atol, budget),
         acceleration=acceleration(net, scale),
         info={
             "network": repr(net),
@@ -171,6 +176,11 @@ def modified_flow(
             "modified_for": {"step": rule.step, "momentum": rule.momentum, "nesterov": rule.nesterov},
         },
     )
+
+
+def _method_for(coordinates: Coordinates) -> str:
+    """LSODA, as steps near the stability of the descent make the flow stiff; explicit ones where growth limits them."""
+    return "DOP853" if coordinates.ivp.step_limit or coordinates.ivp.y0.size > LARGEST_JACOBIAN else "LSODA"
 
 
 class ModifiedGrowth(Coordinates):
@@ -316,15 +326,37 @@ class ModifiedLinear(Coordinates):
         self.problem, self.rule, self.basis = problem, rule, start.basis
         self.decay_u, self.decay_v = expected_decay(net, problem)
         self.rows, self.width = start.U.shape
+        if start.lost is not None:
+            raise ValueError(f"{start.lost}; use a larger `alpha`.")
         state = np.concatenate([start.U, start.V])
         self._start = state - rule.offset * self._field(state)[0] if rule.offset else state
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
-        return InitialValueProblem(rhs=self._rhs, y0=self._start.ravel())
+        return InitialValueProblem(rhs=self._rhs, y0=self._start.ravel(), check=self._check)
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        return SAFETY * rtol, np.full(self._start.size, SAFETY * atol)
+        # Weights of the size of the start decide when a direction grows, also beside others that have grown.
+        size = float(np.linalg.norm(self._start, 2))
+        force = self.problem.gradient(np.zeros((self.rows, len(self._start) - self.rows)))
+        curvature = np.vdot(force, self.problem.hessian_product(0.0 * force, force))
+        fitting = max(size, math.sqrt(np.linalg.norm(force) ** 3 / curvature) if curvature > 0 else 0.0)
+        self._rtol, self._least = max(rtol, COARSE), np.full(min(self._start.shape), np.inf)
+        local = max(SAFETY * rtol * (size / fitting if size else 1.0), SMALLEST_RTOL)
+        return local, np.full(self._start.size, SAFETY * min(atol, rtol * size or atol))
+
+    def _check(self, t: float, y: Array) -> str | None:
+        """Why a direction that has grown is wrong: it had been as small as errors of a larger one."""
+        sizes = np.linalg.svd(y.reshape(-1, self.width), compute_uv=False)
+        relative = sizes / max(sizes[0], np.finfo(float).tiny)
+        self._least = np.minimum(self._least, relative)
+        wrong = (relative**2 > self._rtol) & (self._least * self._rtol < _ROUNDING)
+        if not wrong.any():
+            return None
+        return (
+            f"weights that grow had been {self._least[wrong].min():.1e} of the largest, whose rounding decides when "
+            "they do; use a larger `alpha` or a larger `rtol`"
+        )
 
     def _split(self, y: Array) -> tuple[Array, Array]:
         """U (..., D, k) and V (..., m, k) of flat states (..., N)."""

@@ -1,4 +1,4 @@
-"""modified_flow checks its arguments as gradient_flow does, and takes any loss."""
+"""modified_flow checks its arguments as gradient_flow does, takes any loss, and small, large and stiff starts."""
 
 from __future__ import annotations
 
@@ -61,3 +61,39 @@ def test_descent_on_any_loss_is_followed_to_the_second_order(net: Any, problem: 
         modified = fs.modified_flow(net, problem, step, 6.0, alpha=0.3, momentum=momentum, t_eval=[0.0, 6.0])
         gaps.append(np.abs(descent.beta[-1] - modified.beta[-1]).max())
     assert np.log2(gaps[0] / gaps[1]) == pytest.approx(2.0, abs=0.2)
+
+
+def _rotated(alpha: str, rtol: float) -> tuple[np.ndarray, np.ndarray]:
+    """beta of a linear network that is u*v with u = v in rotated coordinates, and the rotation of that of u*v."""
+    rng, sizes, targets = np.random.default_rng(3), np.array([1.0, 0.4, 1.3]), np.array([2.0, 1.2, 0.7])
+    A, B, R = (np.linalg.qr(rng.standard_normal((3, 3)))[0] for _ in range(3))
+    end = -2.0 * np.log(float(alpha))
+    times, features = np.linspace(0.05, 1.0, 40) * end, np.sqrt(3.0) * np.eye(3)
+    data = fs.Problem(features, features @ (A * targets) @ B.T)
+    start = {"U": (A * sizes) @ R, "V": (B * sizes) @ R}
+    linear = fs.modified_flow(
+        fs.LinearNetwork(3), data, 0.1, end, alpha=alpha, start=start, t_eval=times, rtol=rtol, atol=rtol
+    )
+    net, plain = fs.DiagonalNetwork("u*v"), fs.Regression(features, features @ targets)
+    uv = fs.modified_flow(net, plain, 0.1, end, alpha=alpha, start={"u": sizes, "v": sizes}, t_eval=times, rtol=1e-10)
+    return linear.beta, np.einsum("ij,tj,kj->tik", A, uv.beta, B)
+
+
+@pytest.mark.parametrize("alpha", ["1e-3", "1e-9"])
+def test_directions_that_grow_late_are_as_accurate_in_a_linear_network_as_in_growth_coordinates(alpha: str) -> None:
+    found, right = _rotated(alpha, 1e-6)
+    np.testing.assert_allclose(found, right, atol=2e-6)
+
+
+def test_a_direction_lost_to_the_rounding_of_a_larger_one_is_refused() -> None:
+    with pytest.raises(fs.IntegrationError, match="whose rounding decides"):
+        _rotated("1e-18", 1e-6)
+    with pytest.raises(ValueError, match="below the range of floats; use a larger `alpha`"):
+        fs.modified_flow(fs.LinearNetwork(2), fs.Regression([[1.0]], [1.0]), 0.1, 1.0, alpha="1e-400")
+
+
+def test_a_stiff_modified_flow_takes_no_explicit_steps() -> None:
+    """Momentum throws a large start far off the data, where rates are millions."""
+    net, problem = fs.DiagonalNetwork("u*v + u**3*v"), fs.Regression([[1.0, 0.3]], [1.0])
+    traj = fs.modified_flow(net, problem, 0.02, 1.0, alpha=1.0, momentum=0.9)
+    assert traj.stats["nfev"] < 5000
