@@ -92,7 +92,7 @@ def judge(case: Case) -> tuple[str, dict[str, Any]]:
     right = right[len(right) - len(beta) :]
     error = np.abs(beta - right).reshape(len(right), -1).max(axis=1)
     figures["error"] = float(error.max())
-    floor = ROUNDING * (size + case.scale)
+    floor = ROUNDING * (size + case.scale) + np.finfo(float).smallest_subnormal
     if not error.max() <= WRONG * case.rtol * (size + case.scale) + floor:
         return "wrong", figures | {"got": beta.tolist(), "right": right.tolist()}
     if case.estimated:
@@ -111,14 +111,14 @@ def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, An
         fault, figures = judge(case)
         record = {"seed": seed, "fault": fault, **figures, "facts": case.facts}
         if "seconds" in figures:
-            kind = kind_of_run(case.facts, figures.get("coordinates", fault))
-            times[kind].append((figures["seconds"], record))
+            record["kind"] = kind_of_run(case.facts, figures.get("coordinates", fault))
+            times[record["kind"]].append((figures["seconds"], record))
         counts[fault or "right"] += 1
         if fault not in ("", "no oracle", "justly refused"):
             found.append(record)
         if log is not None:
             with log.open("a") as file:
-                file.write(json.dumps(record if fault else {"seed": seed, **figures, "facts": None}) + "\n")
+                file.write(json.dumps(record if fault else record | {"facts": None}) + "\n")
     for family, own in times.items():
         median, slowest = float(np.median([each for each, _ in own])), max(own, key=lambda pair: pair[0])
         print(

@@ -233,11 +233,14 @@ def _descent(draft: Draft) -> Case:
 
     def right(_: Any) -> np.ndarray:
         with oracles.precision(max(80, int(-2.5 * log10(alpha)) + 40)):
-            found = oracles.weight_descent(
-                formula, net.weights, draft.data(draft.X, draft.y, loss),
-                scaled(alpha, *(start[w] for w in net.weights)), sizes.tolist(), momentum, shrinkage(decay),
+            begin, end = (
+                oracles.weight_descent(
+                    formula, net.weights, draft.data(draft.X, draft.y, loss),
+                    scaled(alpha, *(start[w] for w in net.weights)), taken, momentum, shrinkage(decay),
+                )
+                for taken in ([], sizes.tolist())
             )  # fmt: skip
-        return floats([found])
+        return floats([begin, end])
 
     return Case(draft.facts, 1e-9, run, right)
 

@@ -12,7 +12,7 @@ from tests.fuzz.matrices import linear_descent, linear_flow
 
 QUICK = range(8)
 #: Estimates were too small here, or flows were refused.
-MENDED = (701928, 702791, 703137, 704570, 704655, 730477, 731764)
+MENDED = (701928, 702791, 703137, 704570, 704655, 730477, 731764, 740437, 740467, 740503)
 #: One test each: `pytest -m slow -k "random and 4000"` runs those from seed 4000 on.
 CHUNK, FIRST, LAST = 250, 1000, 21000
 
