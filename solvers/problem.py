@@ -27,6 +27,8 @@ class InitialValueProblem:
     rest : callable (t, y) -> (N,) or None, optional
         Called every few steps: the constant ``y'`` with which the solution continues from here to within its
         tolerance, if that is known. The integration then takes one last step to its end.
+    breaks : tuple of float
+        Increasing times > 0 at which the right-hand side jumps: no step goes across. Its value at one is that after it.
     """
 
     rhs: Callable[[float, Array], Array]
@@ -36,3 +38,4 @@ class InitialValueProblem:
     step_limit: Callable[[float, Array, Array], float] | None = None
     check: Callable[[float, Array], str | None] | None = None
     rest: Callable[[float, Array], Array | None] | None = None
+    breaks: tuple[float, ...] = ()

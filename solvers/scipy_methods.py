@@ -6,6 +6,7 @@ way to limit the next step, to check the state, or to stop with a reason.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -67,25 +68,19 @@ def integrate(
     Solution
         Never raises for a failed integration: the status says how it ended.
     """
-    import scipy.integrate
-
     if method not in SCIPY_METHODS:
         raise ValueError(f"`method` must be one of {', '.join(SCIPY_METHODS)}; received {method!r}.")
     began = time.perf_counter()
     times: list[float] = [0.0]
     states: list[Array] = [problem.y0.copy()]
     options = {"rtol": max(rtol, SMALLEST_RTOL), "atol": atol, **_jacobian_for(problem, method, times, states)}
+    ends = [*(at for at in problem.breaks if 0.0 < at < t_end), t_end]
     pieces: list[Callable[[Array], Array]] = []
     status, message, idle = Status.COMPLETED, "", 0
-
-    def rhs(t: float, y: Array) -> Array:
-        return problem.rhs(t, np.ascontiguousarray(y))
-
     with np.errstate(all="ignore"), warnings.catch_warnings():
         # Overflow in a rejected stage is harmless; accepted states are checked.
         warnings.simplefilter("ignore")
-        options |= _first_step(rhs(0.0, problem.y0), options["rtol"] * np.abs(problem.y0) + atol, t_end)
-        stepper = getattr(scipy.integrate, method)(rhs, 0.0, problem.y0, t_end, **options)
+        steppers = [stepper := _stepper(problem, method, 0.0, problem.y0, ends.pop(0), options)]
         while stepper.status == "running":
             if len(times) > max_steps:
                 status = Status.STEP_BUDGET
@@ -119,6 +114,8 @@ def integrate(
                     if done is not None:
                         done(times[-2], t_end, pieces[-1])
                     break
+            if stepper.status == "finished" and ends:
+                steppers.append(stepper := _stepper(problem, method, times[-1], states[-1], ends.pop(0), options))
     return Solution(
         t=np.array(times),
         y=np.array(states),
@@ -128,18 +125,31 @@ def integrate(
         stats={
             "steps": len(times) - 1,
             "rejected": None,  # not reported by SciPy
-            "nfev": int(stepper.nfev),
-            "njev": int(stepper.njev),
-            "nlu": int(stepper.nlu),
+            **{name: sum(int(getattr(each, name)) for each in steppers) for name in ("nfev", "njev", "nlu")},
             "seconds": time.perf_counter() - began,
         },
     )
 
 
-def _first_step(rate: Array, tolerance: Array, t_end: float) -> dict[str, float]:
+def _stepper(
+    problem: InitialValueProblem, method: str, start: float, y: Array, end: float, options: dict[str, Any]
+) -> Any:
+    """SciPy's stepper from a time to the end or the next jump of the right-hand side, which it does not see."""
+    import scipy.integrate
+
+    last = math.nextafter(end, start) if end in problem.breaks else end
+
+    def rhs(t: float, y: Array) -> Array:
+        return problem.rhs(min(t, last), np.ascontiguousarray(y))
+
+    first = _first_step(rhs(start, y), options["rtol"] * np.abs(y) + options["atol"], end - start)
+    return getattr(scipy.integrate, method)(rhs, start, y, end, **options, **first)
+
+
+def _first_step(rate: Array, tolerance: Array, length: float) -> dict[str, float]:
     """The option ``first_step`` where SciPy's own choice would overflow."""
     fastest = float(np.max(np.abs(rate) / tolerance, initial=0.0))
-    return {"first_step": min(_FIRST_SHARE / fastest, t_end)} if _LARGEST_RATE < fastest < np.inf else {}
+    return {"first_step": min(_FIRST_SHARE / fastest, length)} if _LARGEST_RATE < fastest < np.inf else {}
 
 
 def _step(stepper: Any, reached: float) -> Status:

@@ -34,6 +34,7 @@ from flowsim.flows.kernel_coordinates import (
 from flowsim.flows.reflections import Chambers, mirrors
 from flowsim.flows.transversal import FINEST, TransversalError
 from flowsim.network import Decay, DiagonalNetwork, InitialScale
+from flowsim.network.decay import jumps
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem, Solution
 
@@ -203,6 +204,7 @@ class ChamberCoordinates(KernelCoordinates):
             step_limit=self._step_limit,
             check=self._check,
             rest=self._rest,
+            breaks=jumps(self.decay),
         )
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:

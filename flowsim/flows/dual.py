@@ -20,6 +20,7 @@ from flowsim.flows.coordinates import SAFETY, Coordinates, IntegrationOptions, O
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
+from flowsim.network.decay import jumps
 from flowsim.problem import Problem, Regression
 from flowsim.problem.cancellation import visible_part
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
@@ -113,6 +114,7 @@ class DualCoordinates(Coordinates):
             time_derivative=self._time_derivative if self.map.is_damped else None,
             step_limit=self._step_limit,
             check=self._check,
+            breaks=jumps(self.net.weight_decay),
         )
 
     @property

@@ -18,6 +18,7 @@ from flowsim.flows.flow_options import FlowOptions
 from flowsim.growth.couplings import ReducedData
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network.compression import lifted
+from flowsim.network.decay import jumps
 from flowsim.network.linear_start import LinearCase
 from flowsim.problem import Problem, Regression, matrix_targets
 from flowsim.problem.cancellation import CANCELS, is_lost
@@ -215,7 +216,11 @@ class FrameCoordinates(Coordinates):
 
         start = np.concatenate(growth.start.value())
         return InitialValueProblem(
-            rhs=rhs, y0=start.ravel(), jacobian=jacobian if start.size <= _LARGEST_JACOBIAN else None, check=check
+            rhs=rhs,
+            y0=start.ravel(),
+            jacobian=jacobian if start.size <= _LARGEST_JACOBIAN else None,
+            check=check,
+            breaks=jumps(decay),
         )
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:

@@ -32,7 +32,7 @@ from flowsim.flows.coordinates import SAFETY, Coordinates, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
-from flowsim.network.decay import rates
+from flowsim.network.decay import jumps, rates
 from flowsim.problem import Problem
 from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
 from flowsim.problem.entries import dense
@@ -150,6 +150,7 @@ class NoisyLossCoordinates(Coordinates):
             time_derivative=self._time_derivative if self.net.weight_decay else None,
             step_limit=self._step_limit,
             check=self._check,
+            breaks=jumps(self.decay),
         )
 
     def _exponents(self, y: Array) -> Array:

@@ -22,6 +22,7 @@ from flowsim.arrays import Array, Index
 from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
+from flowsim.network.decay import jumps
 from flowsim.network.formula import Node
 from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import scaled
@@ -90,6 +91,11 @@ class _SlowedDecay:
 
     inner: Decay
     unit: int
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Those at which it jumps."""
+        return tuple(math.ldexp(t, -self.unit) for t in jumps(self.inner))
 
     def rate(self, t: float) -> float:
         """``lambda'(t')``."""

@@ -21,7 +21,10 @@ from flowsim.arrays import Array
 
 @runtime_checkable
 class Decay(Protocol):
-    """The protocol of schedules of weight decay: two functions of time t >= 0."""
+    """The protocol of schedules of weight decay: two functions of time t >= 0.
+
+    One whose rate jumps lists these times, increasing, in an attribute `times`: steps end there.
+    """
 
     def rate(self, t: float) -> float:
         """``lambda(t) >= 0``."""
@@ -109,6 +112,11 @@ def check_decay(value: object) -> float | Decay:
 def decay_of(weight_decay: float | Decay) -> Decay:
     """A weight decay, constant or not, as a schedule."""
     return weight_decay if isinstance(weight_decay, Decay) else ConstantDecay(weight_decay)
+
+
+def jumps(decay: float | Decay) -> tuple[float, ...]:
+    """Times at which the rate jumps."""
+    return tuple(getattr(decay, "times", ()))
 
 
 def integrals(decay: Decay, t: Array | float) -> Array:

@@ -260,3 +260,19 @@ def test_the_bound_on_errors_across_the_curve_of_the_weights_decays_with_them():
     guard.step(1.0, weights, jacobian, slope)
     guard.step(100.0, 1e-9 * weights, jacobian, slope, 9.8)
     np.testing.assert_allclose(guard.error, 1e-8 * np.exp(100 * (0.012 - 0.098)) + 1e-17, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["LSODA", "BDF", "DOP853", "Radau"])
+def test_a_short_pulse_of_decay_at_rest_is_not_stepped_over(method: str) -> None:
+    """With u = v and a decay of r, ``beta' = 2 beta (1 - r - beta)`` is logistic."""
+    net = fs.DiagonalNetwork("u*v", weight_decay=fs.DecaySchedule([300.0, 300.1], [0.0, 30.0, 0.0]))
+    times, one = [300.0, 300.1, 302.0], fs.Regression([[1.0]], [1.0])
+    traj = fs.gradient_flow(
+        net, one, 302.0, alpha=0.1, start={"u": 1.0, "v": 1.0}, method=method, coordinates="weights", t_eval=times
+    )
+
+    def logistic(first: float, most: float, t: float) -> float:
+        return most / (1.0 - (1.0 - most / first) * math.exp(-2.0 * most * t))
+
+    low = logistic(1.0, 1.0 - 30.0, 0.1)
+    np.testing.assert_allclose(traj.beta[:, 0], [1.0, low, logistic(low, 1.0, 1.9)], rtol=1e-5)

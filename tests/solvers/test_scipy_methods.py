@@ -89,3 +89,18 @@ def test_a_rate_that_is_rounding_alone_spends_no_budget() -> None:
     noise = InitialValueProblem(rhs=rate, y0=np.zeros(3), jacobian=lambda t, y: -A)
     solution = integrate(noise, 0.27, method="BDF", rtol=0.0, atol=1e-8)
     assert solution.status is Status.STEP_FLOOR and solution.stats["steps"] < 2000
+
+
+@pytest.mark.parametrize("method", SCIPY_METHODS)
+def test_a_short_pulse_in_a_long_rest_is_not_stepped_over(method: str) -> None:
+    """``y' = p(t) - y`` with p = 100 for a hundredth of a unit, from rest."""
+    begin, end = 5000.0, 5000.01
+
+    def rhs(t: float, y: np.ndarray) -> np.ndarray:
+        return (100.0 if begin <= t < end else 0.0) - y
+
+    problem = InitialValueProblem(rhs, np.zeros(1), lambda t, y: -np.eye(1), breaks=(begin, end))
+    solution = integrate(problem, end + 1.0, method=method, rtol=1e-7, atol=1e-9)
+    top = -100.0 * np.expm1(begin - end)
+    found = [solution(t).item() for t in (np.array([begin]), np.array([end]), np.array([end + 1.0]))]
+    np.testing.assert_allclose(found, [0.0, top, top * np.exp(-1.0)], rtol=1e-5, atol=1e-12)
