@@ -23,9 +23,8 @@ def last_jump(path: SaddlePath | LinearSaddlePath | None) -> float | None:
     """Accelerated time of the last jump, or of the escape to infinity; None without jumps."""
     if path is None:
         return None
-    escape = getattr(path, "escape", None)
-    if escape is not None:
-        return float(escape.time)
+    if path.escape is not None:
+        return float(path.escape.time)
     return float(path.jump_times[-1]) if len(path.jump_times) else None
 
 
@@ -33,9 +32,8 @@ def least_loss(problem: Problem, path: SaddlePath | LinearSaddlePath | None) -> 
     """The infimum of the loss, where the limit or a closed form gives it."""
     if isinstance(problem, Regression):
         return problem.least_squares_loss
-    escape = getattr(path, "escape", None)
-    if path is None or not (path.complete or (escape is not None and escape.margin > 0)):
+    if path is None or not (path.complete or (path.escape is not None and path.escape.margin > 0)):
         return None
-    if escape is not None:
+    if path.escape is not None:
         return float((problem.entry_weights * problem.loss_function.infimum(problem.y)).sum() / problem.n)
     return float(path.losses[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, Index, Integers
 from flowsim.hints import hinting
-from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
@@ -21,60 +19,41 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Problem, matrix_targets
-from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LinearSaddlePath(Saved, Staircase):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LinearSaddlePath(Staircase):
     r"""Rank by rank: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}` in accelerated time.
+
+    Attributes besides those of :class:`flowsim.limits.staircase.Staircase`:
 
     Attributes
     ----------
-    problem : Problem
-    jump_times : array (K,)
-        Accelerated times ``t / ln(1/alpha)`` of the jumps; 0 is not one.
     ranks : array (K+1,)
         Ranks of the saddles. In a jump of several ranks several directions reach their level together.
     width : int
         The largest rank the start allows: min(h, rank of ``(U_1; V)`` at the start).
     blocks : tuple of Block
         Parts of the data that evolve independently (one, unless Sigma and X^T Y decouple exactly).
-    horizon : float
-        The time up to which the path is known: inf, unless it was stopped early.
-    complete : bool
-        Whether the last saddle is the limit as t -> inf.
-    message : str
-    escape : Escape or None
-        Where the loss has no minimum over the next rank (separable data): ``time, hits, direction, margin``, hits the
-        rank before, direction (D, m) of nuclear norm 1.
-    order : int
-        2: the unit of time is ``ln(1/alpha)``.
-    stats : dict
-        jumps, seconds.
+
+    ``escape`` is where the loss has no minimum over the next rank: its hits are the rank before, its direction (D, m)
+    has nuclear norm 1.
     """
 
-    problem: Problem
     data: LinearData | ReducedLinearData = field(repr=False)
-    jump_times: Array
     ranks: Integers
     width: int
     blocks: tuple[Block, ...] = field(repr=False)
     #: for each of the K + 1 saddles the plateau of every block, and whether its jump is one direction of one block
     places: tuple[tuple[RankPlateau, ...], ...] = field(repr=False)
-    horizon: float = math.inf
-    complete: bool = True
-    message: str = ""
-    escape: Escape | None = field(default=None, repr=False)
     #: all of the data as one block
-    whole: Block = field(kw_only=True, repr=False)
+    whole: Block = field(repr=False)
     #: ``(U_1; V)`` at the start; None of pretrained weights
     start: Array | None = field(default=None, repr=False)
-    order: int = 2
-    stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def _repr_html_(self) -> str:
         data = f"{self.problem.n} x {self.problem.d}, {self.data.m} targets"

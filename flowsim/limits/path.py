@@ -14,11 +14,9 @@ from flowsim.limits.files import TabulatedMemory
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
 from flowsim.limits.saddle_list import Saddles
-from flowsim.limits.staircase import Staircase
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
 from flowsim.results.fields import fields_of
-from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
     import pandas
@@ -53,7 +51,7 @@ class SupportChange:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SaddlePath(Saved, Staircase, Saddles):
+class SaddlePath(Saddles):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
     Attributes: see :class:`Saddles`.

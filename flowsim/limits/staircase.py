@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +13,48 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, Index, times_of
 from flowsim.card import card, curves
 from flowsim.hints import hinting
+from flowsim.limits.convex import Escape
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, at_noise_level
 from flowsim.problem import Problem
+from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
     import pandas
 
 
-class Staircase:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Staircase(Saved):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
-    A subclass provides the attributes below, :attr:`orbits` and the methods that raise NotImplementedError here.
+    A subclass provides :attr:`orbits` and the methods that raise NotImplementedError here.
 
     Attributes
     ----------
+    problem : Problem
     jump_times : array (K,)
+        Accelerated times ``t / ln(1/alpha)`` (depth L >= 3: ``t * alpha**(L - 2)``) of the jumps; 0 is not one.
     horizon : float
         The time up to which the path is known: inf, unless it was stopped early.
     complete : bool
+        Whether the last saddle is the limit as t -> inf.
     message : str
+    order : int
+        2 for networks of two-layer type, L for products of L weights.
+    escape : Escape or None
+        Time and direction of the escape, if the loss has no minimum (separable data).
+    stats : dict
+        jumps, seconds, and further counters of the process.
     """
 
     problem: Problem
     jump_times: Array
-    horizon: float
-    complete: bool
-    message: str
+    horizon: float = math.inf
+    complete: bool = True
+    message: str = ""
+    order: int = 2
+    escape: Escape | None = field(default=None, repr=False)
+    stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def _rows(self, saddles: Index) -> Array:
         """Chosen saddles, stacked along the first axis."""
@@ -203,15 +219,19 @@ class Staircase:
         return out[0] if times.ndim == 0 else out
 
     @property
+    def travelled(self) -> Array:
+        """The distance travelled along orbits from the first plateau to each, (K + 1,)."""
+        return np.concatenate([[0.0], np.cumsum([orbit.length for orbit in self.orbits])])
+
+    @property
     def length(self) -> float:
         """Length of all orbits: the distance travelled from the first plateau to the last."""
-        return sum(orbit.length for orbit in self.orbits)
+        return float(self.travelled[-1])
 
     def arclength(self, t: ArrayLike) -> Array:
         r"""The clock :math:`d\tau = dt + |d\beta|` at accelerated times t, jumps at t included."""
         times = self._check_times(t)
-        done = np.concatenate([[0.0], np.cumsum([orbit.length for orbit in self.orbits])])
-        return times + done[np.searchsorted(self.jump_times, times, side="right")]
+        return times + self.travelled[np.searchsorted(self.jump_times, times, side="right")]
 
     def curve(self, tau: ArrayLike) -> Array:
         r"""The continuous limit path: saddles joined by orbits, one beta or (T, ...).
@@ -235,13 +255,11 @@ class Staircase:
         limit = self.horizon + self.length
         if not self.complete and (flat >= limit).any():
             raise ValueError(f"`tau` must be below {limit:.6g}, where the path was stopped; received {flat.max():.6g}.")
-        lengths = np.array([orbit.length for orbit in self.orbits])
-        before = np.concatenate([[0.0], np.cumsum(lengths)])
-        departs = self.jump_times + before[:-1]
+        departs = self.jump_times + self.travelled[:-1]
         passed = np.searchsorted(departs, flat, side="right")
         out = self._rows(passed)
         for jump, orbit in enumerate(self.orbits):
-            travelling = np.flatnonzero((passed == jump + 1) & (flat < departs[jump] + lengths[jump]))
+            travelling = np.flatnonzero((passed == jump + 1) & (flat < departs[jump] + orbit.length))
             if travelling.size:
                 rows = out[travelling]
                 self._travel(rows, orbit, flat[travelling] - departs[jump])

@@ -64,8 +64,7 @@ def saddle_to_saddle(
             log_axis(ax, times[0], times[-1])
     elif clock == "distance" and len(path.jump_times):
         times = np.linspace(0.0, path.length, _SAMPLES)
-        ends = np.cumsum([orbit.length for orbit in path.orbits])
-        jump = np.minimum(np.searchsorted(ends, times), len(ends) - 1)
+        jump = np.minimum(np.searchsorted(path.travelled[1:], times), len(path.jump_times) - 1)
         values = path.curve(path.jump_times[jump] + times)[:, path.used]
         ax.set_xlabel(CLOCK_LABELS["distance"])
     else:
