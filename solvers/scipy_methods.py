@@ -1,6 +1,6 @@
 """SciPy's integrators behind one loop, which keeps time, budgets, checks and counters.
 
-``scipy.integrate.solve_ivp`` is not used: its LSODA has returned success with NaN states, and it offers
+``scipy.integrate.solve_ivp`` is not used: its LSODA has returned success with NaN states, and it offers no
 way to limit the next step, to check the state, or to stop with a reason.
 """
 

@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 from flowsim.solvers.array_kinds import Array
 
 
+def places(t: Array, h: Array, times: Array) -> tuple[NDArray[np.intp], Array]:
+    """The steps of lengths h that contain times (at an end the later one), and the positions in them, 0 to 1."""
+    if len(h) == 0:
+        return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
+    step = np.clip(np.searchsorted(t, times, side="right") - 1, 0, len(h) - 1)
+    return step, np.where(times >= t[-1], 1.0, np.clip((times - t[step]) / h[step], 0.0, 1.0))
+
+
 class Status(enum.Enum):
     """How an integration ended; the value is the message, with what to try."""
 
@@ -73,10 +81,7 @@ class Solution:
 
     def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
         """The step that holds each time, and the position in it, 0 to 1."""
-        if len(self.h) == 0:
-            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
-        step = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.h) - 1)
-        return step, np.clip((times - self.t[step]) / self.h[step], 0.0, 1.0)
+        return places(self.t, self.h, times)
 
     def __call__(self, times: Array) -> Array:
         """States at times (K,) inside the run, shape (K, N)."""

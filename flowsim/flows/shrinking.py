@@ -80,9 +80,9 @@ class Jump:
     def h(self) -> Array:
         return self.steps.h
 
-    def speeds(self, n: float, nodes: Array) -> Array:
+    def speeds(self, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` in every step."""
-        return self.steps.speeds(n, nodes)
+        return self.steps.speeds(nodes)
 
     def states(self, flow: SeparableFlow, step: Index, theta: Array) -> tuple[Array, Array]:
         """States at positions `theta` in steps."""
@@ -123,7 +123,7 @@ class ShrinkingLine:
     def h(self) -> Array:
         return np.array([self.length])
 
-    def speeds(self, n: float, nodes: Array) -> Array:
+    def speeds(self, nodes: Array) -> Array:
         """Zero: no visible coordinate moves."""
         return np.zeros((1, len(nodes)))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.solvers import loop
+from flowsim.solvers.multistep import constants as c
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import SeparableSolution
 from flowsim.solvers.solution import Status
@@ -47,6 +48,7 @@ class NativeRun(ABC):
     ) -> None:
         self.flow, self.t_end, self.tol, self.max_steps = flow, float(t_end), tol, max_steps
         self.progress, self.done = progress, done
+        #: time and step, and counters, at the indices of :mod:`flowsim.solvers.multistep.constants`
         self.clock = np.array([0.0, 0.0, self.t_end, 1.0])
         self.counts = np.zeros(6, dtype=np.int64)
         self.chunks: list[Any] = []
@@ -68,18 +70,18 @@ class NativeRun(ABC):
         self.begin()
         ended: Status | None = None
         while ended is None:
-            before, h = len(self.chunks), float(self.clock[2])
-            budget = self.max_steps - int(self.counts[0])
+            before, h = len(self.chunks), float(self.clock[c.NEXT_STEP])
+            budget = self.max_steps - int(self.counts[c.STEPS])
             if self.progress is not None or self.done is not None:
                 budget = min(budget, _LOOK)
-            self.counts[4] = 0
+            self.counts[c.RECORDED] = 0
             status = self.advance(budget)
             if self.progress is not None:
-                self.progress(float(self.clock[0]))
+                self.progress(float(self.clock[c.TIME]))
             if status == loop.COMPLETED:
                 ended = Status.COMPLETED
             elif status in (loop.STEP_FLOOR, loop.NON_FINITE):
-                if not self.chunks and self.clock[2] < h:
+                if not self.chunks and self.clock[c.NEXT_STEP] < h:
                     continue  # the first step tried is as long as the run: more rejections than the loop allows
                 ended = Status.NON_FINITE if status == loop.NON_FINITE else Status.STEP_FLOOR
             elif self.done is not None and self.done(self._solution(Status.COMPLETED, before, 0.0)):
@@ -90,7 +92,7 @@ class NativeRun(ABC):
                     self.failure = "a coordinate has come to the end of its map"
                 if self.failure is not None:
                     ended = Status.STOPPED
-            elif self.counts[0] >= self.max_steps:
+            elif self.counts[c.STEPS] >= self.max_steps:
                 ended = Status.STEP_BUDGET
         return self._solution(ended, 0, time.perf_counter() - began)
 
@@ -102,11 +104,11 @@ class NativeRun(ABC):
             t = np.concatenate([chunks[0].t[:1] if chunks else np.zeros(1), *(chunk.t[1:] for chunk in chunks)])
             h = np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)])
         stats = {
-            "steps": counts[0],
-            "rejected": counts[1],
-            "nfev": counts[2],
-            "njev": counts[3],
-            "nlu": counts[3],
+            "steps": counts[c.STEPS],
+            "rejected": counts[c.REJECTED],
+            "nfev": counts[c.EVALUATED],
+            "njev": counts[c.MATRICES],
+            "nlu": counts[c.MATRICES],
             "passes": self.passes,
             "seconds": seconds,
             **self.facts,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.multistep.constants import LONGEST, NEXT_STEP, UNIT
 from flowsim.solvers.separable.distance_steps import DistanceSteps, DistanceTables
 from flowsim.solvers.separable.multistep_run import FromNodes
 
@@ -16,7 +17,6 @@ class Distances(FromNodes):
     """A run in the distances of all coordinates from infinity (:mod:`flowsim.solvers.multistep.distance_map`)."""
 
     def begin(self) -> None:
-        from flowsim.solvers.multistep.constants import LONGEST
         from flowsim.solvers.multistep.distance_map import ROUNDINGS, address
         from flowsim.solvers.multistep.workspace import Scales, Sizes
 
@@ -33,7 +33,7 @@ class Distances(FromNodes):
         self.work.floats(Scales, "gain", flow.d)[:] = gain
         integers, numbers = self.tables.addresses
         self.work.write(Sizes, mapping=address(), map_integers=integers, map_numbers=numbers)
-        self.clock[2:] = min(self.t_end, LONGEST / unit) * unit, unit
+        self.clock[NEXT_STEP], self.clock[UNIT] = min(self.t_end, LONGEST / unit) * unit, unit
 
     def before_steps(self, records: int) -> None:
         self.record = np.empty((records + 1, 2, self.flow.d))

@@ -72,7 +72,7 @@ class DistanceSteps:
     tables: DistanceTables
     loaded: None = None
 
-    def speeds(self, n: float, nodes: Array) -> Array:
+    def speeds(self, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
         from flowsim.solvers.multistep.distance_reading import speeds
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers import loop
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.multistep import constants as c
 from flowsim.solvers.multistep.buffers import Memory
 from flowsim.solvers.separable.base import LOAD_ALL, NativeRun
 from flowsim.solvers.separable.distance_steps import address_of
@@ -50,12 +51,11 @@ _NOTHING = np.zeros(0)
 @cache
 def _table(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[np.int64], int]:
     """The table of a workspace, and its length; compiled code is imported on first use, here and below."""
-    from flowsim.solvers.multistep.constants import SMALL
     from flowsim.solvers.multistep.factors import address as address_of_factors
     from flowsim.solvers.multistep.newton import address as address_of_newton
     from flowsim.solvers.multistep.workspace import layout
 
-    return layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram, address_of_newton())
+    return layout(w, K, r, loss, address_of_factors() if w > c.SMALL else 0, has_gram, address_of_newton())
 
 
 @cache
@@ -173,10 +173,10 @@ class FromNodes(NativeRun):
 
         width, records = self.width, self.records
         record = np.empty(3 * records + 1 + 3 * (records + 1) * width)
-        self.counts[5] = records
+        self.counts[c.CAPACITY] = records
         self.before_steps(records)
         status = march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
-        steps = int(self.counts[4])
+        steps = int(self.counts[c.RECORDED])
         if steps == records:
             self.records = min(2 * records, _RECORDS, max(_FEWEST_RECORDS, _RECORDED // (3 * width)))
         if steps:
@@ -263,10 +263,10 @@ class Multistep(FromNodes):
 
     def advance(self, budget: int) -> int:
         status = super().advance(budget)
-        if self.counts[0] >= _LONG and not self.was_asked:
+        if self.counts[c.STEPS] >= _LONG and not self.was_asked:
             self._ask()
             if self.factor is not None:
-                self.clock[:], self.counts[0], self.records = (0.0, 0.0, self.t_end, 1.0), 0, _FEW_RECORDS
+                self.clock[:], self.counts[c.STEPS], self.records = (0.0, 0.0, self.t_end, 1.0), 0, _FEW_RECORDS
                 self.chunks.clear()
                 self.begin()
                 return loop.FULL
@@ -311,5 +311,5 @@ class Multistep(FromNodes):
         if len(self.tables[1]) == before:
             # A guess is of first or second order in the step, and a first step may be as long as the run.
             far = np.abs(wanted - here) / (_FAR * margin)
-            self.clock[2] *= min(_SHORTER, 1.0 / math.sqrt(np.nan_to_num(far, nan=_FAR).max()))
+            self.clock[c.NEXT_STEP] *= min(_SHORTER, 1.0 / math.sqrt(np.nan_to_num(far, nan=_FAR).max()))
             self.stalled += 1

@@ -35,13 +35,18 @@ def graded_rows(A: Array, b: Array) -> tuple[Array, Array] | None:
     return factor * norms, np.asarray(Q[:, :rank].T @ b)
 
 
+def with_rows(exponential: tuple[Array, ...], rows: int) -> tuple[Array, ...]:
+    """The terms of coordinates, and of `rows` further ones without exponentials."""
+    K = len(exponential[0])
+    nothing = (np.full((K, rows), -np.inf), np.ones((K, rows)), np.zeros((K, rows)), np.zeros((K, rows)))
+    return tuple(np.ascontiguousarray(np.hstack(pair)) for pair in zip(exponential, nothing, strict=True))
+
+
 def continued(A: Array, n: float, exponential: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...], Array]:
     """A, exponentials and reaches of the coordinates, and of the rows of A as coordinates without exponentials."""
-    r, K = len(A), len(exponential[0])
-    nothing = (np.full((K, r), -np.inf), np.ones((K, r)), np.zeros((K, r)), np.zeros((K, r)))
-    terms = tuple(np.hstack([part, rest]) for part, rest in zip(exponential, nothing, strict=True))
+    r = len(A)
     reach = np.append(np.abs(A.T @ A).max(axis=0) / n, np.ones(r))
-    return np.hstack([A, np.sqrt(n) * np.eye(r)]), terms, reach
+    return np.hstack([A, np.sqrt(n) * np.eye(r)]), with_rows(exponential, r), reach
 
 
 def hand_over(work: Memory, rows: int) -> tuple[Index, Array]:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.multistep.constants import TIME
 from flowsim.solvers.separable.base import LOAD_ALL
 from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.multistep_run import FromNodes, Layout
+from flowsim.solvers.separable.row_factor import with_rows
 from flowsim.solvers.separable.solution import NodeSteps
 
 #: Least number of coordinates that are loaded beyond the active ones.
@@ -68,7 +70,7 @@ class ScreenedRun(FromNodes):
 
     def _load(self, nu: Array, rate: Array, past: dict[str, Array] | None = None) -> None:
         """Pass over A: compute z and z' of every coordinate, and load those that are active or next."""
-        flow, t = self.filled, float(self.clock[0])
+        flow, t = self.filled, float(self.clock[TIME])
         both = np.asarray(flow.A.T @ np.stack([nu, rate], axis=1))
         both /= flow.n
         self.passes += 1
@@ -86,7 +88,7 @@ class ScreenedRun(FromNodes):
 
     def _chosen(self, both: Array, level: Array, t: float) -> NDArray[np.int64]:
         """The coordinates that become active within the rest of the run, and the next ones."""
-        flow, left = self.filled, max(self.t_end - float(self.clock[0]), np.finfo(np.float64).tiny)
+        flow, left = self.filled, max(self.t_end - float(self.clock[TIME]), np.finfo(np.float64).tiny)
         wait, count = np.empty(flow.d), 0
         for part in self._blocks():
             exponent = flow.log_coefficient[:, part] + flow.slope[:, part] * both[part, 0] - flow.decay[:, part] * t
@@ -112,12 +114,7 @@ class ScreenedRun(FromNodes):
         flow, w, r = self.filled, len(index), self.flow.rows
         self.columns = flow.columns(index)
         A = np.hstack([self.columns.T, flow.n * np.eye(r)])
-        K = len(flow.sign)
-        fill = (np.full((K, r), -np.inf), np.ones((K, r)), np.zeros((K, r)), np.zeros((K, r)))
-        self.exponential = tuple(
-            np.ascontiguousarray(np.hstack([part[:, index], rest]))
-            for part, rest in zip(flow.exponential, fill, strict=True)
-        )
+        self.exponential = with_rows(tuple(part[:, index] for part in flow.exponential), r)
         reach, gram = np.append(flow.norms[index] * self.most, np.ones(r)), None
         if w <= max(LOAD_ALL, 2 * r):
             gram = np.hstack([self.columns @ self.columns.T, flow.n * self.columns])
@@ -167,7 +164,7 @@ class ScreenedRun(FromNodes):
                 values[:, fresh] = old[:, before:] @ columns.T
         log_coefficient, _, slope, decay = self.exponential
         exponents = self._matrix("exponents", len(slope))
-        exponents[:, :w] = log_coefficient[:, :w] + slope[:, :w] * z - decay[:, :w] * float(self.clock[0])
+        exponents[:, :w] = log_coefficient[:, :w] + slope[:, :w] * z - decay[:, :w] * float(self.clock[TIME])
         exponents[:, w:] = -np.inf
         self.work.floats(History, "spans", len(past["spans"]))[:] = past["spans"]
         self.work.floats(Problem, "count", 4)[:] = past["count"]

@@ -15,16 +15,10 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.multistep.constants import SQUARED
 from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
-from flowsim.solvers.solution import Status
+from flowsim.solvers.solution import Status, places
 
 #: Entries of a dense evaluation at once, and of one whose arrays fit a cache.
 _EVALUATE, _AT_ONCE = 1 << 22, 1 << 13
-
-
-def places(t: Array, h: Array, times: Array) -> tuple[NDArray[np.intp], Array]:
-    """The steps of lengths h that contain times (at an end the later one), and the positions in them, 0 to 1."""
-    step = np.clip(np.searchsorted(t, times, side="right") - 1, 0, len(h) - 1)
-    return step, np.where(times >= t[-1], 1.0, np.clip((times - t[step]) / h[step], 0.0, 1.0))
 
 
 class Steps(Protocol):
@@ -37,7 +31,7 @@ class Steps(Protocol):
     @property
     def loaded(self) -> NDArray[np.int64] | None: ...
 
-    def speeds(self, n: float, nodes: Array) -> Array: ...
+    def speeds(self, nodes: Array) -> Array: ...
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]: ...
 
@@ -54,7 +48,7 @@ class NodeSteps:
     curves: Curves | None = None
     loaded: NDArray[np.int64] | None = None  # None: all; else z is that of these coordinates, and nu
 
-    def speeds(self, n: float, nodes: Array) -> Array:
+    def speeds(self, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
         from flowsim.solvers.multistep.reading import bends
 
@@ -135,7 +129,7 @@ class SeparableSolution:
     def arclength(self, constant: float) -> ArcLength:
         """The integral of ``constant + |d beta/dt|`` along the run."""
         nodes = ArcLength.nodes()
-        parts = [chunk.speeds(self.flow.n, nodes) for chunk in self.chunks]
+        parts = [chunk.speeds(nodes) for chunk in self.chunks]
         speed = np.concatenate([np.zeros((0, len(nodes))), *parts])
         return ArcLength.of_samples(self.t, self.h, constant + speed)
 
@@ -145,10 +139,7 @@ class SeparableSolution:
 
     def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
         """The step that contains each time, and the position in it, 0 to 1."""
-        times = np.asarray(times, dtype=float)
-        if len(self.h) == 0:
-            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
-        return places(self.t, self.h, times)
+        return places(self.t, self.h, np.asarray(times, dtype=float))
 
     def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False, out: Array | None = None) -> Array:
         """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request.
