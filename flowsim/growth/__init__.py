@@ -14,7 +14,7 @@ frame          two-layer linear networks; noise, decay       ``Z' = S Z`` is lin
 ============== ============================================= =================================================
 
 Read `protocol`, then `exponential` (with `modes`), `product_map` (with `product`), `curve_map` (with `curve`,
-`curve_table`, `formula_origin` and `series`). Formulas of order L >= 3 at vanishing scale are read by the distance of z
+`curve_table` and `formula_origin`). Formulas of order L >= 3 at vanishing scale are read by the distance of z
 from a blow-up: `blow_up`, `branch`, `blow_up_map`; products with noise or decay by `shrinking_map`. `vanishing`,
 `arrivals` and `origin_curves` are the maps in the limit alpha -> 0; `response` takes maps as inverse mirror maps.
 Linear networks: `frame` and `couplings`. `continuation` starts from the state of an earlier run.

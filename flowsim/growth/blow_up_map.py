@@ -21,9 +21,9 @@ from flowsim.growth.curve_map import OnCurves
 from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.formula_origin import kernels_of, value_at_origin
 from flowsim.growth.homogeneous import scaled_series
-from flowsim.growth.series import SingularError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
+from flowsim.symbolic.series import SingularError
 
 #: Coefficients below this are zero to the integrator.
 _SEEN = math.log(1e-250)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from flowsim.arrays import Array, Bools, Integers
-from flowsim.growth.series import ZERO, Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
+from flowsim.symbolic.series import ZERO, Series, SingularError, taylor_series
 
 #: Relative size of the terms neglected by the closed form at the end of its range.
 _NEGLECTED = 1e-17

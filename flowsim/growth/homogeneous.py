@@ -10,8 +10,8 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.growth.formula_origin import Gradient, significant
-from flowsim.growth.series import Series, taylor_series
 from flowsim.network import Formula
+from flowsim.symbolic.series import Series, taylor_series
 
 #: Relative size of the terms neglected by the leading part; of the last terms of the series where it is used, and to
 #: which it must agree with the formula.

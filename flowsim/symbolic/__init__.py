@@ -2,8 +2,8 @@
 
 Read `coordinate_derivation` (one formula), `derivation` (a network) and `linear_derivation`; `expectation`,
 `quadrature`, `exponential_polynomials` and `moments` are averages under noise, `invariants`, `sharpness`, `thresholds`,
-`origin` and `statements` what follows, `chapters` and `render` its presentation. `kernels`, `coordinates`, `printing`,
-`stable` and `codegen` generate compiled code; `loss_formula` derives a loss; `clock` is accelerated time.
+`origin`, `series` and `statements` what follows, `chapters` and `render` its presentation. `kernels`, `coordinates`,
+`printing`, `stable` and `codegen` generate compiled code; `loss_formula` derives a loss; `clock` is accelerated time.
 
 Modules that import SymPy are loaded on first use: a cached kernel does not need it.
 """

@@ -8,10 +8,10 @@ derived by SymPy.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from flowsim.network import Formula, Noise
 from flowsim.symbolic.quadrature import quadrature_lines
@@ -25,24 +25,18 @@ TINY = "1e-20"
 INVARIANT_DEGREE = 4
 
 
-class Coordinate(Protocol):
-    """Kernel bodies for coordinate i; `invariants` maps names to Python expressions in ``x{row}``."""
+class Coordinate(ABC):
+    """Kernel bodies for coordinate i."""
 
     rows: tuple[int, ...]
+    invariants: dict[str, str]  #: name -> Python expression in ``x{row}``
+    parts: Sequence[Quadrature] = ()  #: what is computed by quadrature
+    growth: Sequence[tuple[int, float]] = ()  #: for Laplace noise: (row, rate), ``rate * std < sqrt(2)`` must hold
+    tiny_error: float = 0.0  #: of the gradient's code at weights of size `TINY`, relative; 1 if unknown
 
-    @property
-    def invariants(self) -> dict[str, str]: ...
-
-    @property
-    def parts(self) -> Sequence[Quadrature]: ...
-
-    @property
-    def growth(self) -> Sequence[tuple[int, float]]: ...
-
-    @property
-    def tiny_error(self) -> float: ...
-
-    def body(self, kernel: str) -> list[str]: ...
+    @abstractmethod
+    def body(self, kernel: str) -> list[str]:
+        """The lines of a kernel."""
 
 
 def coordinate(formula: Formula, weights: Sequence[str], noise: Noise | None) -> Coordinate:
@@ -62,17 +56,13 @@ def _zero_unused(rows: Sequence[int], k: int, kernel: str) -> list[str]:
     return []
 
 
-class ProductCoordinate:
+class ProductCoordinate(Coordinate):
     r"""``w_1 ... w_L``. With independent noise, ``m = prod w`` and, with ``b = w^2`` and e the excess by noise,
 
     .. math:: V = \prod (b_l + e_l) - \prod b_l, \qquad e_l = s_l^2 \;(\text{or } s_l^2 w_l^2),
 
     by the recurrence ``D <- D (b + e) + P e``, ``P <- P b``, whose terms are all non-negative.
     """
-
-    parts: Sequence[Quadrature] = ()
-    growth: Sequence[tuple[int, float]] = ()
-    tiny_error = 0.0
 
     def __init__(self, names: Sequence[str], rows: Sequence[int], k: int, noise: Noise | None) -> None:
         self.names, self.rows, self.k, self.noise = tuple(names), tuple(rows), k, noise
@@ -204,7 +194,7 @@ for a in range(LAYERS):
 """
 
 
-class ExpressionCoordinate:
+class ExpressionCoordinate(Coordinate):
     """Any formula: straight-line code derived by SymPy, with loops over nodes where expectations need quadrature."""
 
     def __init__(self, formula: Formula, rows: Sequence[int], k: int, noise: Noise | None) -> None:
@@ -215,9 +205,13 @@ class ExpressionCoordinate:
         self.e = [sympy.Symbol(f"e{row}", nonnegative=True) for row in rows]
         self.own = [sympy.Symbol(name, real=True) for name in formula.weights]
         self.phi = formula.expression.xreplace(dict(zip(self.own, self.x, strict=True)))
+        self.expectation = self._expectation()
+        self.parts = self.expectation.quadratures
+        self.growth = [(self.rows[index], rate) for index, rate in self.expectation.growth]
+        self.invariants = self._invariants()
+        self.tiny_error = self._tiny_error()
 
-    @cached_property
-    def expectation(self) -> Expectation:
+    def _expectation(self) -> Expectation:
         import sympy
 
         from flowsim.symbolic.expectation import expectation
@@ -233,18 +227,7 @@ class ExpressionCoordinate:
             quadratures=tuple(replace(part, phi=part.phi.xreplace(rename)) for part in found.quadratures),
         )
 
-    @property
-    def parts(self) -> list[Quadrature]:
-        """The parts computed by quadrature."""
-        return list(self.expectation.quadratures)
-
-    @property
-    def growth(self) -> list[tuple[int, float]]:
-        """For Laplace noise: (row, rate), ``rate * std < sqrt(2)`` must hold."""
-        return [(self.rows[index], rate) for index, rate in self.expectation.growth]
-
-    @cached_property
-    def tiny_error(self) -> float:
+    def _tiny_error(self) -> float:
         """Largest relative error of the gradient's code at weights of size `TINY`, against 60 digits; 1 if unknown.
 
         Constants cancel symbolically, so that this is rounding unless terms of higher order cancel too, as in
@@ -269,8 +252,7 @@ class ExpressionCoordinate:
             return 1.0
         return worst
 
-    @cached_property
-    def invariants(self) -> dict[str, str]:
+    def _invariants(self) -> dict[str, str]:
         import sympy
 
         from flowsim.symbolic.invariants import generators

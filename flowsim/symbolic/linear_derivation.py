@@ -23,22 +23,8 @@ class LinearDerivation(Rendered):
     net: LinearNetwork
 
     n, D, m, h = sympy.symbols("n D m h", integer=True, positive=True)
-
-    @property
-    def U(self) -> MatrixSymbol:
-        return MatrixSymbol("U", self.D, self.h)
-
-    @property
-    def V(self) -> MatrixSymbol:
-        return MatrixSymbol("V", self.m, self.h)
-
-    @property
-    def X(self) -> MatrixSymbol:
-        return MatrixSymbol("X", self.n, self.D)
-
-    @property
-    def Y(self) -> MatrixSymbol:
-        return MatrixSymbol("Y", self.n, self.m)
+    U, V = MatrixSymbol("U", D, h), MatrixSymbol("V", m, h)
+    X, Y = MatrixSymbol("X", n, D), MatrixSymbol("Y", n, m)
 
     @cached_property
     def std(self) -> tuple[sympy.Expr, sympy.Expr]:

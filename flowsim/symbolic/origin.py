@@ -9,7 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from flowsim.network import Formula
+from flowsim.symbolic.series import Series
 
 if TYPE_CHECKING:
     import sympy
@@ -21,9 +24,6 @@ MAX_ORDER = 12
 MAX_TERMS = 5000
 _ZERO = 1e-45
 
-#: exponents of the weights -> coefficient
-LeadingPart = dict[tuple[int, ...], float]
-
 
 def order_at_origin(formula: Formula) -> int:
     """Lowest homogeneous degree of phi at 0: 0 if ``phi(0) != 0``, 2 for ``u*v``, L for a product of L weights.
@@ -34,15 +34,15 @@ def order_at_origin(formula: Formula) -> int:
 
 
 @cache
-def leading_part(formula: Formula) -> LeadingPart:
-    """The lowest homogeneous part, as a table of its terms in the order of ``formula.weights``."""
+def leading_part(formula: Formula) -> Series:
+    """The lowest homogeneous part in the order of ``formula.weights``, whatever its degree; correct to rounding."""
     if formula.product_of is not None:
-        return {(1,) * len(formula.weights): 1.0}
+        return Series(np.ones((1, len(formula.weights)), np.int64), np.ones(1))
     import sympy
 
     symbols = [sympy.Symbol(name, real=True) for name in formula.weights]
-    lowest = sympy.Poly(polynomial_at(formula), *symbols)
-    return {tuple(map(int, powers)): float(sympy.N(c, 30)) for powers, c in lowest.terms()}
+    powers, coefficients = zip(*sympy.Poly(polynomial_at(formula), *symbols).terms(), strict=True)
+    return Series(np.array(powers, dtype=np.int64), np.array([float(sympy.N(c, 30)) for c in coefficients]))
 
 
 def polynomial_at(formula: Formula) -> sympy.Expr:

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,17 @@ class Series:
         coefficient = self.coefficient[used] * exponents[:, a]
         exponents[:, a] -= 1
         return Series(exponents, coefficient)
+
+    @cached_property
+    def _slopes(self) -> tuple[Array, Array]:
+        """Exponents (k, E, k) and coefficients (k, E) of all derivatives."""
+        lowered = self.exponents - np.eye(self.exponents.shape[1], dtype=np.int64)[:, None]
+        return np.maximum(lowered, 0).astype(float), self.coefficient * self.exponents.T
+
+    def gradient(self, x: Array) -> Array:
+        """The gradient at one x (k,)."""
+        exponents, coefficient = self._slopes
+        return np.asarray((coefficient * np.prod(x**exponents, axis=2)).sum(axis=1))
 
     def __call__(self, x: Array) -> Array:
         """Values at x (k, P), shape (P,)."""

@@ -16,13 +16,11 @@ Those of order two, and the general statement: :mod:`flowsim.growth.arrivals`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.symbolic.origin import LeadingPart
+from flowsim.symbolic.series import Series
 
 #: Step of the trapezoidal rule in log s: its error, exp(-2 pi^2 / step), is below rounding.
 _LOG_STEP = 0.5
@@ -76,7 +74,7 @@ def _half_integral(squares: Array) -> Array:
     return out
 
 
-def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
+def blow_up_time(part: Series, start: Array, sign: float) -> float:
     r"""Blow-up time of ``x' = sign * grad phi_L(x)`` from `start`; inf if it does not blow up.
 
     On the sphere, ``x = r w`` and ``d sigma = r^(2-L) d tau``:
@@ -85,16 +83,15 @@ def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
     """
     from scipy.integrate import solve_ivp
 
-    order = sum(next(iter(part)))
-    gradient = _gradient_of(part, len(start))
+    order = int(part.degree[0])
     radius = float(np.linalg.norm(start))
     if radius == 0.0:
         return math.inf
-    scale = max(map(abs, part.values()))
+    scale = float(np.abs(part.coefficient).max())
 
     def flow(_: float, state: Array) -> Array:
         w, log_r = state[:-2], state[-2]
-        g = sign * gradient(w)
+        g = sign * part.gradient(w)
         rate = float(w @ g)
         return np.concatenate([g - rate * w, [rate, math.exp((2 - order) * log_r)]])
 
@@ -116,18 +113,3 @@ def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
             return math.inf
         span *= 1.5
     raise ValueError("`start` is so close to a stationary direction that its growth threshold cannot be computed.")
-
-
-def _gradient_of(part: LeadingPart, k: int) -> Callable[[Array], Any]:
-    powers = np.array(list(part), dtype=float)
-    coefficients = np.array(list(part.values()))
-
-    def gradient(w: Array) -> Array:
-        out = np.zeros(k)
-        for a in range(k):
-            lowered = powers.copy()
-            lowered[:, a] = np.maximum(lowered[:, a] - 1, 0)
-            out[a] = np.sum(coefficients * powers[:, a] * np.prod(w**lowered, axis=1))
-        return out
-
-    return gradient
