@@ -147,7 +147,7 @@ def _error(
 
     clock, rtol = flow["clock"], flow["rtol"]
     points = traj.at(np.linspace(0.0, traj.arclength[-1], _REFERENCE_POINTS), clock="arclength")
-    own = {"time": points.t, "accelerated": points.accelerated_time, "arclength": points.arclength}[clock]
+    own = points.clock_values(clock)
     own = np.minimum(np.maximum.accumulate(own), horizon)
     here = traj.at(np.minimum(own, traj.clock_values(clock)[-1]), clock=clock)
     tight = {**flow, "rtol": rtol / _REFERENCE_TIGHTENING, "atol": 1e-9 / _REFERENCE_TIGHTENING}

@@ -106,7 +106,7 @@ def _clock_axis(shown: Shown) -> dict[str, Any]:
     title: dict[str, Any] = {"title": {"text": CLOCKS[shown.clock]}}
     times = _clock_of_jumps(shown)
     if shown.clock != "arclength" and len(times) > 1 and times[-1] > _SPREAD * times[0]:
-        last = float(shown.traj.clock_values(shown.clock)[-1])  # type: ignore[arg-type]
+        last = float(shown.traj.clock_values(shown.clock)[-1])
         return title | {"type": "log", "range": [float(np.log10(times[0] / 2)), float(np.log10(last))]}
     return title | {"type": "linear"}
 
@@ -120,7 +120,7 @@ def _clock_of_jumps(shown: Shown) -> Array:
 
 def _steps(shown: Shown, values: Array) -> tuple[Array, Array]:
     """The limit as steps on the clock: abscissae, and the value of each plateau at both of its ends."""
-    last = float(shown.traj.clock_values(shown.clock)[-1])  # type: ignore[arg-type]
+    last = float(shown.traj.clock_values(shown.clock)[-1])
     times = _clock_of_jumps(shown)
     seen = int(np.searchsorted(times, last))
     edges = np.concatenate([[0.0], times[:seen], [last]])
@@ -133,7 +133,7 @@ def _loss(shown: Shown, axis: dict[str, Any]) -> dict[str, Any]:
     traj = shown.traj
     lengths = sample_times(traj)
     state = traj if traj.dense is None else traj.at(lengths, clock="arclength")
-    x = {"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[shown.clock]
+    x = state.clock_values(shown.clock)
     kept = _thinned(x, state.beta)
     # Needs a product with X at each point: computed at drawn points only.
     values = state.loss[kept] if traj.dense is None else traj.at(lengths[kept], clock="arclength").loss

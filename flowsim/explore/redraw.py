@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from flowsim.limits import SaddlePath
 from flowsim.limits.horizons import last_jump, limit_or_why
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem
-from flowsim.results import Trajectory
+from flowsim.results import Clock, Trajectory
 from flowsim.studies import jump_table, one_sided
 from flowsim.symbolic.clock import acceleration
 
@@ -34,7 +35,7 @@ class Shown:
     path: SaddlePath | None  #: the limit of vanishing alpha
     without: str | None  #: the reason why there is none
     traj: Trajectory
-    clock: str  #: clock of the abscissa: the requested one, or time where accelerated time is undefined (alpha = 1)
+    clock: Clock  #: clock of the abscissa: the requested one, or time where accelerated time is undefined (alpha = 1)
     rate: float  #: d accelerated time / dt
     code: str  #: the equivalent script
     seconds: float  #: computing time of the limit and the flow
@@ -96,12 +97,11 @@ class Explorer:
             net, scale = controls.network, controls.scale
             path, without = self._limit(net)
             rate = acceleration(net, scale)
-            accelerated = scale.gamma > 0
             last = last_jump(path)
             horizon = None if last is None else float(f"{_BEYOND_LAST_JUMP * last * max(1.0, rate):.4g}")
-            clock = "accelerated" if accelerated else "time"
-            traj = gradient_flow(net, self.problem, horizon, alpha=controls.alpha, clock=clock)  # type: ignore[arg-type]
+            clock: Clock = "accelerated" if scale.gamma > 0 else "time"
+            traj = gradient_flow(net, self.problem, horizon, alpha=controls.alpha, clock=clock)
             seconds = time.perf_counter() - began
-        drawn = "time" if controls.clock == "accelerated" and not accelerated else controls.clock
+        drawn: Any = clock if controls.clock == "accelerated" else controls.clock
         code = controls.code(self.source, horizon, clock)
         return Shown(self.problem, controls, path, without, traj, drawn, rate, code, seconds)

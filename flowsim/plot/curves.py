@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from flowsim.arrays import Array, Bools, Index
 from flowsim.results import Clock, Trajectory
-from flowsim.results.state import TIME_CLOCKS
+from flowsim.results.state import CLOCKS, State
 
 #: "distance" is the arc length of beta alone, without time.
 DrawnClock = Clock | str
@@ -55,7 +54,7 @@ def sample_times(traj: Trajectory) -> Array:
     return np.unique(np.clip(np.concatenate([own, even, by_way]), own[0], own[-1]))
 
 
-def sampled(traj: Trajectory, clock: DrawnClock) -> Any:
+def sampled(traj: Trajectory, clock: DrawnClock) -> State:
     """The states at which a curve is drawn: of wide runs the recorded ones, which are in memory."""
     if traj.dense is None or traj.beta[0].size > _MANY:
         return traj
@@ -74,16 +73,13 @@ def drawn(traj: Trajectory, clock: DrawnClock) -> Drawn:
     return _named(x, beta[:, index], index)
 
 
-def on_clock(state: Any, clock: DrawnClock) -> Array:
+def on_clock(state: State, clock: DrawnClock) -> Array:
     """The times of a state or a trajectory on a clock."""
     if clock == "distance":
         return np.maximum(np.asarray(state.arclength - state.accelerated_time), 0.0)
-    if clock == "log_loss" and state.log_loss is not None:
-        return -np.asarray(state.log_loss)
-    if clock not in TIME_CLOCKS:
-        known = ", ".join((*TIME_CLOCKS, "distance", "log_loss"))
-        raise ValueError(f"`clock` must be one of {known}; received {clock!r}.")
-    return np.asarray({"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[clock])
+    if clock not in CLOCKS:
+        raise ValueError(f"`clock` must be one of {', '.join((*CLOCKS, 'distance'))}; received {clock!r}.")
+    return state.clock_values(clock)
 
 
 def _largest(peak: Array) -> Index:

@@ -88,6 +88,15 @@ class State:
             raise ValueError("`singular_values` are those of the matrix beta of a LinearNetwork.")
         return np.asarray(np.linalg.svd(self.beta, compute_uv=False), dtype=np.float64)
 
+    def clock_values(self, clock: Clock) -> Array:
+        """The times on one of the clocks."""
+        if clock not in CLOCKS:
+            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+        if clock == "log_loss":
+            assert self.log_loss is not None
+            return -self.log_loss
+        return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
+
     def __getstate__(self) -> dict[str, Any]:
         """All is computed: another process does not have the run."""
         return {each.name: getattr(self, each.name) for each in fields(self)}

@@ -15,7 +15,7 @@ from flowsim.results.events import Events
 from flowsim.results.files import labelled
 from flowsim.results.netcdf import Labelled
 from flowsim.results.saved import Saved
-from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State, nothing
+from flowsim.results.state import CLOCK_NAMES, Clock, Dense, State, nothing
 
 if TYPE_CHECKING:
     import pandas
@@ -142,15 +142,6 @@ class Trajectory(Saved, State):
         if self.beta.shape[1] != problem.d:
             raise ValueError(f"`problem` must have d={self.beta.shape[1]} features; received {problem.d}.")
         return np.asarray(problem.loss(self.beta))
-
-    def clock_values(self, clock: Clock) -> Array:
-        """The recorded times on one of the clocks."""
-        if clock not in CLOCKS:
-            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
-        if clock == "log_loss":
-            assert self.log_loss is not None
-            return -self.log_loss
-        return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
 
     def to_xarray(self) -> xarray.Dataset:
         """All fields as a labelled dataset with units and long names; `info` and `stats` as JSON attributes."""
