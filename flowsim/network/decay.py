@@ -121,11 +121,9 @@ def jumps(decay: float | Decay) -> tuple[float, ...]:
 
 def integrals(decay: Decay, t: Array | float) -> Array:
     """K at times of any shape."""
-    times = np.asarray(t, dtype=float)
-    return np.array([decay.integral(float(each)) for each in times.ravel()]).reshape(times.shape)
+    return np.vectorize(decay.integral, otypes=[float])(t)
 
 
 def rates(decay: Decay, t: Array | float) -> Array:
     """lambda at times of any shape."""
-    times = np.asarray(t, dtype=float)
-    return np.array([decay.rate(float(each)) for each in times.ravel()]).reshape(times.shape)
+    return np.vectorize(decay.rate, otypes=[float])(t)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray
+from scipy.optimize import brentq
 
 from flowsim.certificates import certify
 from flowsim.datasets import diabetes
@@ -20,17 +23,13 @@ PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 
 def _largest_root(c: float, eta: float, depth: int) -> float:
     """The stationary beta > 0 of ``beta - c + V'(beta) = 0`` reached from above; 0 if there is none."""
+
+    def value(beta: Any) -> Any:
+        return (beta ** (2 / depth) + eta**2) ** (depth - 1) * beta ** (2 / depth - 1) - abs(c)
+
     grid = np.linspace(1e-9, abs(c) + 1e-9, 20_001)
-    penalty = (grid ** (2 / depth) + eta**2) ** (depth - 1) * grid ** (2 / depth - 1) - grid
-    falling = np.flatnonzero(grid - abs(c) + penalty < 0)
-    if not len(falling):
-        return 0.0
-    low, high = grid[falling[-1]], grid[min(falling[-1] + 1, len(grid) - 1)]
-    for _ in range(60):
-        middle = (low + high) / 2
-        value = middle - abs(c) + (middle ** (2 / depth) + eta**2) ** (depth - 1) * middle ** (2 / depth - 1) - middle
-        low, high = (middle, high) if value < 0 else (low, middle)
-    return float(low)
+    falling = np.flatnonzero(value(grid) < 0)
+    return float(brentq(value, *grid[falling[-1] : falling[-1] + 2])) if len(falling) else 0.0
 
 
 @experiment("shrinkage-curve", PAPER, "Shrinkage-thresholding of a coefficient by noise, over eta and depth")

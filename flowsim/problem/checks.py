@@ -109,10 +109,10 @@ def scaled_rows(X: Any, factor: Array) -> Any:
         return X * factor[:, None]
     if hasattr(X, "tocsr"):
         return X.multiply(factor[:, None]).tocsr()
+    from scipy.sparse import diags_array
     from scipy.sparse.linalg import aslinearoperator
 
-    diagonal = aslinearoperator(_diagonal(factor))
-    return diagonal @ X
+    return aslinearoperator(diags_array(factor)) @ X
 
 
 def sums_of_squares(X: Any) -> Array:
@@ -124,9 +124,3 @@ def sums_of_squares(X: Any) -> Array:
     d, many = X.shape[1], _OPERATOR_BLOCK
     units = (np.eye(d, min(many, d - first), -first) for first in range(0, d, many))
     return np.concatenate([np.sum(np.asarray(X @ unit) ** 2, axis=0) for unit in units])
-
-
-def _diagonal(factor: Array) -> Any:
-    from scipy.sparse import diags_array
-
-    return diags_array(factor)

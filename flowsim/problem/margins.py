@@ -46,12 +46,16 @@ def max_margin_l1(problem: Problem) -> MaxMargin:
     ValueError
         If no direction separates the data.
     """
+    import scipy.sparse
     from scipy.optimize import linprog
 
     A, _ = _signed_rows(problem)
     norms = _column_sizes(A)
-    scaled = A / norms if isinstance(A, np.ndarray) else A @ _diagonal(1.0 / norms)
-    both = np.hstack([scaled, -scaled]) if isinstance(A, np.ndarray) else _beside(scaled)
+    if isinstance(A, np.ndarray):
+        both: Any = np.hstack([A / norms, -A / norms])
+    else:
+        scaled = A @ scipy.sparse.diags_array(1.0 / norms)
+        both = scipy.sparse.hstack([scaled, -scaled], format="csc")
     found = linprog(np.tile(norms.max() / norms, 2), A_ub=-both, b_ub=-np.ones(A.shape[0]), method="highs")
     if found.status != 0:
         raise ValueError("`problem` must be separable: no direction has a positive margin on all of its rows.")
@@ -156,18 +160,6 @@ def _signed_rows(problem: Problem) -> tuple[Any, float]:
 def _column_sizes(A: Any) -> Array:
     sizes = np.asarray(np.abs(A).max(axis=0).toarray() if not isinstance(A, np.ndarray) else np.abs(A).max(axis=0))
     return np.where(sizes.ravel() > 0, sizes.ravel(), 1.0)
-
-
-def _diagonal(values: Array) -> Any:
-    from scipy.sparse import diags_array
-
-    return diags_array(values)
-
-
-def _beside(A: Any) -> Any:
-    from scipy.sparse import hstack
-
-    return hstack([A, -A], format="csc")
 
 
 def _of(A: Any, direction: Array, norm: str) -> MaxMargin:

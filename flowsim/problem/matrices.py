@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array
 from flowsim.card import bars, card
 from flowsim.plain_numbers import reals
-from flowsim.problem.checks import check_target
+from flowsim.problem.checks import as_float, check_target
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.problems import Problem
 
@@ -43,16 +43,10 @@ class MatrixSensing(Problem):
     """
 
     def __init__(self, A: ArrayLike, y: ArrayLike) -> None:
-        try:
-            array = np.array(A, dtype=float, order="C")
-        except (TypeError, ValueError):
-            raise ValueError("`A` must be an array (n, D, m) of real numbers.") from None
-        if array.ndim != 3 or 0 in array.shape:
-            raise ValueError(f"`A` must have shape (n, D, m); received {array.shape}.")
-        if not np.isfinite(array).all():
-            raise ValueError("`A` must be finite; received NaN or infinity.")
-        self.A = array
-        self._declare(array.shape, y)
+        self.A = as_float("A", A)
+        if self.A.ndim != 3 or 0 in self.A.shape:
+            raise ValueError(f"`A` must have shape (n, D, m); received {self.A.shape}.")
+        self._declare(self.A.shape, y)
 
     def _declare(self, shape: tuple[int, ...], y: ArrayLike) -> None:
         self.n, self.d, self._m = (int(size) for size in shape)
