@@ -11,8 +11,8 @@ import numpy as np
 from flowsim.arrays import Array
 
 
-def finite(name: str, value: Any) -> float:
-    """A finite number; no text and no boolean."""
+def finite(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> float:
+    """A finite number > above and >= least; no text and no boolean."""
     try:
         if isinstance(value, bool | str | np.bool_):
             raise TypeError
@@ -21,6 +21,10 @@ def finite(name: str, value: Any) -> float:
         raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
     if not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite; received {value!r}.")
+    if not number > above:
+        raise ValueError(f"`{name}` must be > {above:g}; received {value!r}.")
+    if number < least:
+        raise ValueError(f"`{name}` must be >= {least:g}; received {value!r}.")
     return number
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
-from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options
+from flowsim.cli.output import output_folder, results_options, save_figure, say_written, write_summary
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled runs.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads of the sampled runs.")
-@figure_option
-@out_option("flowsim-compare")
-@progress_option
+@results_options("flowsim-compare")
 def compare(
     *,
     table: DataTable,
@@ -142,4 +140,4 @@ def _print(summary: dict[str, Any], out: Path, kind: str) -> None:
             f"standard errors from the expected-gradient flow, the O(h) of the steps included"
         )
     figures = [f"figure.{kind}", *([f"sampled.{kind}"] if "sampled" in summary else [])]
-    click.echo(f"wrote {', '.join(str(out / name) for name in (*figures, 'distances.csv', 'summary.json'))}")
+    say_written(out, *figures, "distances.csv", "summary.json")

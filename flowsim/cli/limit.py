@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
-from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options
+from flowsim.cli.output import output_folder, results_options, save_figure, say_written, write_summary
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
     f"depth L >= 3: {DEEP_ALPHAS}]",
 )
 @click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative accuracy of the flows.")
-@figure_option
-@out_option("flowsim-limit")
-@progress_option
+@results_options("flowsim-limit")
 def limit(
     *, table: DataTable, network: NetworkOptions, alphas: str | None, rtol: float, kind: str, out: Path, progress: bool
 ) -> None:
@@ -109,4 +107,4 @@ def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind:
     note = one_sided(study.path)
     if note is not None:
         click.echo(f"note: {note}")
-    click.echo(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'errors.csv', 'summary.json'))}")
+    say_written(out, f"figure.{kind}", "errors.csv", "summary.json")

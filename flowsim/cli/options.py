@@ -204,11 +204,4 @@ def clock_option(of: str) -> Callable[[F], F]:
     return click.option("--clock", type=clocks, default="accelerated", show_default=True, help=of)
 
 
-def out_option(default: str) -> Callable[[F], F]:
-    """``--out``, a folder."""
-    return click.option(
-        "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="Folder."
-    )
-
-
 progress_option = click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")

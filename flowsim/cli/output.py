@@ -7,21 +7,27 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowsim.cli.options import F, progress_option
 from flowsim.json_values import json_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: ``--format`` of commands that draw figures
-figure_option = click.option(
-    "--format", "kind", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True, help="Of figures."
-)
+
+def results_options(default: str) -> Callable[[F], F]:
+    """Decorator of commands that draw figures and write a folder: ``--format``, ``--out`` and ``--progress``."""
+    kinds = click.Choice(["png", "pdf", "svg"])
+    draws = click.option("--format", "kind", type=kinds, default="png", show_default=True, help="Of figures.")
+    out = click.option(
+        "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="Folder."
+    )
+    return lambda command: draws(out(progress_option(command)))
 
 
 @contextlib.contextmanager
@@ -79,6 +85,11 @@ def save_figure(figure: Figure, file: Path) -> None:
 
     save(figure, file)
     plt.close(figure)
+
+
+def say_written(out: Path, *names: str) -> None:
+    """Print the files of a folder of results."""
+    click.echo(f"wrote {', '.join(str(out / name) for name in names)}")
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowsim.arrays import Array
-from flowsim.cli.options import (
-    DataTable,
-    NetworkOptions,
-    clock_option,
-    data_options,
-    network_options,
-    out_option,
-    progress_option,
-)
-from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
+from flowsim.cli.options import DataTable, NetworkOptions, clock_option, data_options, network_options
+from flowsim.cli.output import output_folder, results_options, save_figure, say_written, write_summary
 from flowsim.compiling import compiling_note
 from flowsim.solvers.threads import one_blas_thread
 
@@ -48,9 +40,7 @@ _MOST_JUMPS = 20
 @click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
 @click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
-@figure_option
-@out_option("flowsim-run")
-@progress_option
+@results_options("flowsim-run")
 def run(
     *,
     table: DataTable,
@@ -159,7 +149,6 @@ def _error(
 def _write(
     folder: Path, kind: str, traj: Trajectory, path: SaddlePath | LinearSaddlePath | None, summary: dict[str, Any]
 ) -> None:
-
     from flowsim import plot
     from flowsim.limits import LinearSaddlePath
 
@@ -171,12 +160,11 @@ def _write(
 
 def _print_jumps(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem) -> None:
     """Print the jumps of largest decrease of the loss, in order of time, and the total of the others."""
-    from flowsim.studies.jumps import NOT_YET
+    from flowsim.studies.jumps import NOT_YET, largest_jumps
     from flowsim.text_table import text_table
 
     jumps = summary["jumps"]
-    ranked = sorted(range(len(jumps)), key=lambda k: -jumps[k]["fall"])
-    shown = sorted(ranked[:_MOST_JUMPS])
+    shown = largest_jumps(jumps, _MOST_JUMPS)
     click.echo(f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
     told = ("rank",) if "rank" in jumps[0] else ("feature", "sign", "kind")
     rows = [
@@ -185,12 +173,12 @@ def _print_jumps(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, 
             jump.get("why") if jump["measured"] is None else _time(jump["measured"]),
             *(jump[heading] for heading in told),
         )
-        for jump in (jumps[k] for k in shown)
+        for jump in shown
     ]
     click.echo(text_table(("predicted", "measured", *told), rows, left=("feature", "sign", "kind")))
     if len(shown) < len(jumps):
         steps = {jump["predicted"]: jump["fall"] for jump in jumps}  # several events share a jump
-        seen = sum({jumps[k]["predicted"]: jumps[k]["fall"] for k in shown}.values())
+        seen = sum({jump["predicted"]: jump["fall"] for jump in shown}.values())
         share = 100.0 * (1.0 - seen / sum(steps.values())) if sum(steps.values()) > 0 else 0.0
         left = len(jumps) - len(shown)
         click.echo(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
@@ -255,4 +243,4 @@ def _print(
             f"error against tolerances 1000 times tighter: {error['relative_error']:.1e} = "
             f"{error['in_units_of_rtol']:.2g} rtol"
         )
-    click.echo(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'trajectory.nc', 'summary.json'))}")
+    say_written(out, f"figure.{kind}", "trajectory.nc", "summary.json")

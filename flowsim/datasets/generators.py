@@ -32,8 +32,7 @@ def sparse_regression(n: int, d: int, sparsity: int, noise: float = 0.0, seed: i
     n, d = count("n", n), count("d", d)
     if count("sparsity", sparsity, 0) > d:
         raise ValueError(f"`sparsity` must lie between 0 and d={d}; received {sparsity}.")
-    if finite("noise", noise) < 0:
-        raise ValueError(f"`noise` must be finite and >= 0; received {noise}.")
+    noise = finite("noise", noise, least=0.0)
     rng = np.random.default_rng(read_seed(seed))
     X = rng.standard_normal((n, d))
     beta = np.zeros(d)

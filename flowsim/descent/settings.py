@@ -53,12 +53,8 @@ class Settings:
         mu = check_momentum(asked.momentum)
         if asked.nesterov and mu == 0.0:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
-        if asked.radius is not None and not finite("radius", asked.radius) > 0.0:
-            raise ValueError(f"`radius` must be > 0; received {asked.radius!r}.")
         added = _noise("gradient_noise", asked.gradient_noise)
-        heat = finite("temperature", asked.temperature)
-        if heat < 0.0:
-            raise ValueError(f"`temperature` must be >= 0; received {asked.temperature!r}.")
+        heat = finite("temperature", asked.temperature, least=0.0)
         if heat and added is not None:
             raise ValueError("`temperature` is the size of a noise: `gradient_noise` must be left out beside it.")
         if asked.coordinates not in COORDINATES:
@@ -72,7 +68,7 @@ class Settings:
             momentum=mu,
             nesterov=bool(asked.nesterov),
             expected=bool(asked.expected),
-            radius=None if asked.radius is None else float(asked.radius),
+            radius=None if asked.radius is None else finite("radius", asked.radius, above=0.0),
             record_every=every,
             batches=given,
             gradient_noise=GaussianNoise(1.0) if heat else added,
@@ -88,10 +84,7 @@ class Settings:
 
 def check_step(step: Any) -> float:
     """A step size > 0."""
-    value = finite("step", step)
-    if not value > 0.0:
-        raise ValueError(f"`step` must be > 0; received {step!r}.")
-    return value
+    return finite("step", step, above=0.0)
 
 
 def check_momentum(momentum: Any) -> float:
@@ -108,10 +101,7 @@ def _noise(name: str, value: Any) -> Noise | None:
         return None
     noise = value
     if not isinstance(value, Noise):
-        std = finite(name, value)
-        if std < 0:
-            raise ValueError(f"`{name}` must be >= 0; received {value!r}.")
-        noise = GaussianNoise(std)
+        noise = GaussianNoise(finite(name, value, least=0.0))
     if noise.multiplicative or not isinstance(noise.std, float):
         raise ValueError(f"`{name}` must be additive with one std; received a multiplicative or per-weight noise.")
     return noise if noise.std > 0 else None

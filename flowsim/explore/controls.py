@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from flowsim.network import NAMED_NOISES, DiagonalNetwork, InitialScale
+from flowsim.plain_numbers import finite
 
 CLOCKS = {"accelerated": "accelerated time", "time": "time", "arclength": "arc length"}
 FORMATS = ("png", "pdf", "svg")
@@ -40,9 +41,7 @@ class Controls:
         if self.clock not in CLOCKS:
             raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {self.clock!r}.")
         for name in ("eta", "weight_decay"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`{name}` must be a finite number >= 0; received {value}.")
+            finite(name, getattr(self, name), least=0.0)
         if self.scale.log > 0:
             raise ValueError(f"`alpha` must be at most 1 here; received {self.alpha}.")
 

@@ -15,6 +15,7 @@ from flowsim.explore.redraw import Shown
 from flowsim.json_values import typed_array
 from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
+from flowsim.plot.style import spans_decade
 
 #: name -> heading
 FIGURES = {
@@ -29,8 +30,6 @@ _POINTS, _SAMPLES = 700, 400
 _MOST_GREY = 30
 #: Fraction of its first value down to which excess loss is drawn: below it is rounding.
 _FLOOR = 1e-14
-#: Ratio of last and first jump beyond which the time axis is logarithmic.
-_SPREAD = 10.0
 _GREY = "#8a8a8a"
 _SADDLE = {"color": _GREY, "size": 7, "symbol": "circle-open"}
 
@@ -105,7 +104,7 @@ def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], 
 def _clock_axis(shown: Shown) -> dict[str, Any]:
     title: dict[str, Any] = {"title": {"text": CLOCKS[shown.clock]}}
     times = _clock_of_jumps(shown)
-    if shown.clock != "arclength" and len(times) > 1 and times[-1] > _SPREAD * times[0]:
+    if spans_decade(times):
         last = float(shown.traj.clock_values(shown.clock)[-1])
         return title | {"type": "log", "range": [float(np.log10(times[0] / 2)), float(np.log10(last))]}
     return title | {"type": "linear"}

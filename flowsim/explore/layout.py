@@ -9,6 +9,7 @@ from flowsim.explore.drawing import FIGURES
 from flowsim.explore.redraw import Explorer, Shown
 from flowsim.extras import need
 from flowsim.network import NAMED_NOISES
+from flowsim.studies.jumps import largest_jumps
 
 #: Identifiers of the controls, in the order of the arguments of callbacks.
 SETTERS = ("alpha", "eta", "noise", "decay", "depth", "formula", "clock")
@@ -138,10 +139,10 @@ def jumps(shown: Shown) -> Any:
     found = shown.jumps
     if not found:
         return html.P("none to be listed")
-    largest = sorted(sorted(range(len(found)), key=lambda k: -float(found[k]["fall"]))[:_MOST_JUMPS])  # type: ignore[arg-type]
+    largest = largest_jumps(found, _MOST_JUMPS)
     heads = ("predicted", "measured", "feature", "sign", "kind")
     rows = []
-    for jump in (found[k] for k in largest):
+    for jump in largest:
         measured = jump.get("why") if jump["measured"] is None else f"{jump['measured']:.5g}"
         cells = (f"{jump['predicted']:.5g}", measured, *(str(jump.get(head, "")) for head in heads[2:]))
         rows.append(html.Tr([html.Td(cell) for cell in cells]))

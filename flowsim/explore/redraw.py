@@ -41,7 +41,7 @@ class Shown:
     seconds: float  #: computing time of the limit and the flow
 
     @property
-    def jumps(self) -> list[dict[str, object]]:
+    def jumps(self) -> list[dict[str, Any]]:
         """Predicted and measured jump times; none without a limit or without accelerated time."""
         return [] if self.path is None or self.rate == 1.0 else jump_table(self.traj, self.path)
 

@@ -22,7 +22,6 @@ method is of strong order 1 for label noise, which is additive here, and 1/2 wit
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +34,7 @@ from flowsim.flows.checks import positive
 from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import Alpha, DiagonalNetwork, GivenWeights, resolve_alpha
-from flowsim.plain_numbers import count, read_seed
+from flowsim.plain_numbers import count, finite, read_seed
 from flowsim.problem import Problem, require_squares, single_target
 from flowsim.problem.entries import dense
 from flowsim.results.saved import Saved
@@ -163,8 +162,7 @@ def stochastic_flow(
             + (f": {reason}." if net.noise is None else ".")
         )
     t_end, h = positive("t_end", t_end), positive("step", step)
-    if not isinstance(label_noise, numbers.Real) or not 0 <= label_noise < math.inf:
-        raise ValueError(f"`label_noise` must be >= 0 and finite; received {label_noise!r}.")
+    label_noise = finite("label_noise", label_noise, least=0.0)
     if label_noise:
         require_squares(problem, "label noise")
     size = problem.n if batch_size is None else count("batch_size", batch_size)
@@ -179,7 +177,7 @@ def stochastic_flow(
     dt, rng = t_end / steps, np.random.default_rng(read_seed(seed))
     kept = [*range(0, steps, every), steps]
     nu, variation = np.zeros((paths, problem.n)), np.zeros((paths, problem.d))
-    states = []
+    states: list[tuple[Array, Array]] = []
     for k in range(steps + 1):
         if k == kept[len(states)]:
             states.append((driven.drive(nu), variation.copy()))

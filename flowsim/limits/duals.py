@@ -64,7 +64,8 @@ class DenseDuals:
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
         """The wait to the next breakpoint, its coordinates, and which bound each reaches."""
         self.g = self.gradient(residual)
-        found = next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t, age)
+        stands = flags, self.rounding
+        found = next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, stands, (float(t), float(age)))
         self.elapsed = 0.0  # the dual is up to date if this is called again
         return found
 
@@ -112,8 +113,8 @@ class SparseDuals:
         self.seconds += time.perf_counter() - began
         if count > BUFFER:
             both = np.stack([data.transposed(column) for column in pair.T])
-            return arrivals(wait, np.arange(data.d), both, self.tables, flags, self.rounding, t, age)
-        return arrivals(wait, buffer[:count], kept[:, :count], self.tables, flags, self.rounding, t, age)
+            return arrivals(wait, np.arange(data.d), both, self.tables, stands, times)
+        return arrivals(wait, buffer[:count], kept[:, :count], self.tables, stands, times)
 
     def advance(self, wait: float) -> None:
         """As :meth:`DenseDuals.advance`."""
@@ -147,11 +148,9 @@ class ScreenedDuals:
         """As :meth:`DenseDuals.next`."""
         self.residual = residual
         self._g = self._g[:0]
-        if self.near is not None:
-            found = self._near_only(t, flags, age)
-            if found is not None:
-                return found
-        return self._all(t, flags, age)
+        times = float(t), float(age)
+        found = None if self.near is None else self._near_only(self.near, flags, times)
+        return self._all(flags, times) if found is None else found
 
     def advance(self, wait: float) -> None:
         """As :meth:`DenseDuals.advance`."""
@@ -166,44 +165,41 @@ class ScreenedDuals:
         if self.near is not None and not self._mask[i]:
             self._include(np.array([i]))
 
-    def _all(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
+    def _all(self, flags: NDArray[np.uint8], times: tuple[float, float]) -> Hits:
         began = time.perf_counter()
         both = self.problem.X.T @ np.column_stack([self.N, self.residual])
         self.seconds += time.perf_counter() - began
         self.products += 2
         self.s0, self.slope0 = np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
         self.N0, self.r0 = self.N, self.residual
-        found = self._hits(self.s0, self.slope0 / -self.problem.n, slice(None), t, flags, age)
-        self._seed(t)
+        found = self._hits(self.s0, self.slope0 / -self.problem.n, slice(None), flags, times)
+        self._seed(times[0])
         return found
 
-    def _near_only(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits | None:
+    def _near_only(self, near: Integers, flags: NDArray[np.uint8], times: tuple[float, float]) -> Hits | None:
         """The next breakpoint, if the ball determines it; None if all duals must be computed."""
         began = time.perf_counter()
-        near = self.near
-        assert near is not None
         s = self._s[: self._count]
         fresh = self._rows[len(self._g) : self._count]
         g = self._g = np.append(self._g, fresh @ (self.residual * (-1.0 / self.problem.n)))
         self.columns_computed += len(fresh)
         self.seconds += time.perf_counter() - began
-        wait, found, signs = self._hits(s, g, near, t, flags, age)
+        wait, found, signs = self._hits(s, g, near, flags, times)
         if math.isinf(wait):
             return None
-        more = self._reachable(t + wait, self.N + (wait / self.problem.n) * self.residual, flags)
+        more = self._reachable(times[0] + wait, self.N + (wait / self.problem.n) * self.residual, flags)
         if len(near) + len(more) > _CROWDED * self.problem.d:
             return None
         if len(more):
-            self._include(more)
-            return self._near_only(t, flags, age)
+            return self._near_only(self._include(more), flags, times)
         return wait, found, signs
 
     def _hits(
-        self, s: Array, g: Array, chosen: Integers | slice, t: float, flags: NDArray[np.uint8], age: float
+        self, s: Array, g: Array, chosen: Integers | slice, flags: NDArray[np.uint8], times: tuple[float, float]
     ) -> Hits:
         bounds = tuple(tabulate(side[chosen]) for side in self.sides)
-        own_flags, own_rounding = np.ascontiguousarray(flags[chosen]), np.ascontiguousarray(self.rounding[chosen])
-        wait, found, signs = next_hits(s, np.zeros(len(s)), 0.0, g, bounds, own_flags, own_rounding, t, age)
+        stands = np.ascontiguousarray(flags[chosen]), np.ascontiguousarray(self.rounding[chosen])
+        wait, found, signs = next_hits(s, np.zeros(len(s)), 0.0, g, bounds, stands, times)
         return wait, found if isinstance(chosen, slice) else chosen[found], signs
 
     def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Integers:
@@ -235,7 +231,8 @@ class ScreenedDuals:
         size = min(max(int(_SEED * self.problem.d), _LEAST_SEED), self.problem.d)
         self._include(np.sort(np.argpartition(waits, size - 1)[:size]))
 
-    def _include(self, coordinates: Integers) -> None:
+    def _include(self, coordinates: Integers) -> Integers:
+        """Compute the duals of further coordinates; returns all that are computed now."""
         assert self.near is not None
         needed = self._count + len(coordinates)
         if needed > len(self._rows):
@@ -248,6 +245,7 @@ class ScreenedDuals:
         self._count = needed
         self._mask[coordinates] = True
         self.near = np.append(self.near, coordinates)
+        return self.near
 
 
 def _sides(bounds: DualBounds) -> tuple[Array, Array, Array, Array]:

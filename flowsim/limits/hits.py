@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array, Integers
 from flowsim.solvers.compilation import compiled, part
 
+#: Of every coordinate the bounds at which it is, and the rounding of rates.
+Stands = tuple[NDArray[np.uint8], Array]
+
 #: Difference of two hits, relative to a threshold, below which they are one jump: far above the rounding of s, far
 #: below what data resolve.
 _TIE = 1e-12
@@ -37,10 +40,8 @@ def next_hits(
     elapsed: float,
     g: Array,
     bounds: tuple[Array, ...],
-    flags: NDArray[np.uint8],
-    rounding: Array,
-    t: float,
-    age: float,
+    stands: Stands,
+    times: tuple[float, float],
 ) -> tuple[float, Integers, Integers]:
     """Advance s to time t and find the waiting time to the next hit.
 
@@ -52,11 +53,9 @@ def next_hits(
         The gradient during the last wait, and now.
     bounds : four arrays from `tabulate`
         Upper and lower thresholds and penalties.
-    flags : array (d,)
-        The bounds at which a coordinate is: 1 upper, 2 lower, 3 both.
-    rounding : array (d,)
-        Rates up to this size count as zero.
-    age : float
+    stands : flags, rounding (d,)
+        The bounds at which a coordinate is: 1 upper, 2 lower, 3 both. Rates up to `rounding` count as zero.
+    times : t, age
         The accumulated rounding error of the duals is ``rounding * age``.
 
     Returns
@@ -69,12 +68,12 @@ def next_hits(
     if len(s) <= BLOCK and next(_calls) < _FEW:
         with np.errstate(over="ignore", invalid="ignore"):
             s -= elapsed * previous
-            return arrivals(None, np.arange(len(s)), np.stack([s, g]), bounds, flags, rounding, t, age)
+            return arrivals(None, np.arange(len(s)), np.stack([s, g]), bounds, stands, times)
     buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
-    wait, count = _advance(s, previous, elapsed, g, bounds, (flags, rounding), (float(t), float(age)), (buffer, kept))
+    wait, count = _advance(s, previous, elapsed, g, bounds, stands, times, (buffer, kept))
     if count > BUFFER:
-        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), bounds, flags, rounding, t, age)
-    return arrivals(wait, buffer[:count], kept[:, :count], bounds, flags, rounding, t, age)
+        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), bounds, stands, times)
+    return arrivals(wait, buffer[:count], kept[:, :count], bounds, stands, times)
 
 
 def arrivals(
@@ -82,16 +81,14 @@ def arrivals(
     near: Integers,
     both: Array,
     bounds: tuple[Array, ...],
-    flags: NDArray[np.uint8],
-    rounding: Array,
-    t: float,
-    age: float,
+    stands: Stands,
+    times: tuple[float, float],
 ) -> tuple[float, Integers, Integers]:
     """Those of the candidates, with their duals and g, that reach a bound after the wait; and which bound.
 
     Without `wait` it is the least of the candidates.
     """
-    s, g = both
+    (s, g), (flags, rounding), (t, age) = both, stands, times
     up = g < 0
     upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in bounds)
     rate = np.abs(g) - np.where(up, up_cost, low_cost)

@@ -27,6 +27,7 @@ from flowsim.limits.duals import DenseDuals, Hits
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
 from flowsim.network import DiagonalNetwork, GivenWeights
+from flowsim.plain_numbers import finite
 from flowsim.problem import Regression
 
 #: Arrivals closer than this, relative to the wait, form one jump.
@@ -80,9 +81,8 @@ def joint_process(
         raise ValueError("`joint_noise` is for products of three weights or more.")
     if net.noise is not None or net.weight_decay:
         raise ValueError("`joint_noise` and the noise or weight decay of the network exclude each other.")
-    if isinstance(strength, bool) or not 0 < float(strength) < math.inf:
-        raise ValueError(f"`joint_noise` must be > 0 and finite; received {strength!r}.")
-    process = _JointProcess(problem, network_bounds(net, problem, start, None, None), order, float(strength))
+    strength = finite("joint_noise", strength, above=0.0)
+    process = _JointProcess(problem, network_bounds(net, problem, start, None, None), order, strength)
     path = process.run(max_jumps, t_end, progress)
     trapped = process.trapped()
     if path.complete and len(trapped):

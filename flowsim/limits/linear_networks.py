@@ -36,8 +36,6 @@ def linear_saddle_to_saddle(
 ) -> LinearSaddlePath:
     r"""The limit process of gradient flow on ``U V^T`` from vanishing initialisation; see :func:`saddle_to_saddle`."""
     began = time.perf_counter()
-    if not isinstance(problem, Problem):
-        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     problem = matrix_targets(problem)  # beta is a matrix, of one column for one target
     data, blocks, whole = _reduced(net, problem)
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)

@@ -22,6 +22,7 @@ from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState, pretrained_state
 from flowsim.network import DiagonalNetwork, GivenWeights, LinearNetwork, Logs
+from flowsim.network.networks import check_types
 from flowsim.problem import Problem, require_squares, single_target
 
 
@@ -163,6 +164,7 @@ def saddle_to_saddle(
         raise ValueError(f"`t_end` must be in the range of floats, or infinite; received {t_end!r}.")
     if max_jumps is not None:
         max_jumps = int(min(max_jumps, sys.maxsize))
+    check_types(net, problem)
     if isinstance(net, LinearNetwork):
         if isinstance(start, StartState):
             raise ValueError("`start` must map 'U' and 'V' to arrays; received StartState.")
@@ -180,13 +182,9 @@ def saddle_to_saddle(
             from flowsim.limits.linear_networks import linear_saddle_to_saddle
 
             return linear_saddle_to_saddle(net, problem, plain, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
-    if not isinstance(problem, Problem):
-        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
-    if exact or getattr(net, "noise", None) is not None:
+    if exact or net.noise is not None:
         require_squares(problem, "rational arithmetic" if exact else "the limit of weight noise")
     problem = single_target(problem)
-    if not isinstance(net, DiagonalNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork or a LinearNetwork; received {type(net).__name__}.")
     if joint_noise is not None:
         others = (pretrained, thresholds, penalties, exact or None, start if isinstance(start, StartState) else None)
         if any(other is not None for other in others):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.plain_numbers import count, read_seed
+from flowsim.plain_numbers import count, finite, read_seed
 from flowsim.problem import Problem
 
 #: Draws of noise processed together.
@@ -62,8 +62,7 @@ def at_noise_level(
     saddles: Array, problem: Problem, noise: float, level: float, draws: int, seed: int | None
 ) -> tuple[int, float, float]:
     """The first plateau with a gradient at the level of noise or the last one, its largest gradient, the quantile."""
-    if not 0 < noise < np.inf:
-        raise ValueError(f"`noise` must be > 0 and finite; received {noise!r}.")
+    noise = finite("noise", noise, above=0.0)
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie in (0, 1); received {level!r}.")
     draws = count("draws", draws)

@@ -14,7 +14,7 @@ from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.networks import LinearNetwork
 from flowsim.network.scale import InitialScale
-from flowsim.plain_numbers import read_seed, reals
+from flowsim.plain_numbers import finite, read_seed, reals
 
 if TYPE_CHECKING:
     from flowsim.problem import Problem
@@ -71,10 +71,7 @@ def linear_start(
     """
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}; received {kind!r}.")
-    if not np.isfinite(exponent):
-        raise ValueError(f"`exponent` must be finite; received {exponent}.")
-    if not (np.isfinite(ratio) and ratio > 0):
-        raise ValueError(f"`ratio` must be > 0 and finite; received {ratio}.")
+    exponent, ratio = finite("exponent", exponent), finite("ratio", ratio, above=0.0)
     rng = np.random.default_rng(read_seed(seed))
     D, m, h = problem.d, problem.n_targets, net.width
     if kind == "balanced":
@@ -129,15 +126,9 @@ def compressed_start(net: LinearNetwork, problem: Problem, start: Mapping[str, A
 
             return Compression(*compressed_gaussian(D, m, h), cache(basis))
         start = linear_start(net, problem)
-    if not isinstance(start, Mapping):
-        raise ValueError(f"`start` must map 'U' and 'V' to arrays; received {type(start).__name__}.")
-    for name in start:
-        if name not in net.weights:
-            raise ValueError(f"`start` names the unknown weight {name!r}; the network has U, V.")
+    net.check_names(start, "start")
     found = []
     for name, rows in (("U", D), ("V", m)):
-        if name not in start:
-            raise ValueError(f"`start` must give every weight; {name!r} is missing.")
         array = reals(f"start[{name!r}]", start[name])
         if array.shape != (rows, h):
             raise ValueError(f"`start[{name!r}]` must have shape ({rows}, {h}); received {array.shape}.")

@@ -52,6 +52,18 @@ class Network:
     def is_noisy(self) -> bool:
         return self.noise is not None and bool(self.stds.any())
 
+    def check_names(self, given: Any, name: str) -> None:
+        """Raise ValueError unless what is given maps all weights, and nothing else, to values; it is called `name`."""
+        if not isinstance(given, Mapping):
+            raise ValueError(f"`{name}` must map weights to arrays; received {type(given).__name__}.")
+        for weight in given:
+            if weight not in self.weights:
+                known = ", ".join(self.weights)
+                raise ValueError(f"`{name}` names the unknown weight {weight!r}; the network has {known}.")
+        for weight in self.weights:
+            if weight not in given:
+                raise ValueError(f"`{name}` must give every weight; {weight!r} is missing.")
+
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
         """The key by which networks are compared and hashed."""
@@ -186,17 +198,9 @@ class DiagonalNetwork(Network):
             if not self.is_mixed:
                 return _everywhere(tuple(self._default_columns[:, 0].tolist()), d)
             return np.take(self._default_columns, self.kinds(d), axis=1)
-        if not isinstance(start, Mapping):
-            raise ValueError(f"`{name}` must map weights to arrays; received {type(start).__name__}.")
-        unknown = [weight for weight in start if weight not in self.weights]
-        if unknown:
-            raise ValueError(
-                f"`{name}` names the unknown weight {unknown[0]!r}; the network has {', '.join(self.weights)}."
-            )
+        self.check_names(start, name)
         rows = []
         for weight in self.weights:
-            if weight not in start:
-                raise ValueError(f"`{name}` must give every weight; {weight!r} is missing.")
             if hasattr(start[weight], "log_abs"):
                 raise ValueError(f"`{name}[{weight!r}]` as Logs is for `start` of flows, descent and limits alone.")
             row = reals(f"{name}[{weight!r}]", start[weight])

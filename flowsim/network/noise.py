@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowsim.arrays import Array
+from flowsim.plain_numbers import finite
 
 #: Tolerance on the least eigenvalue of a matrix of moments, for the rounding of its entries.
 _MOMENT_ROUNDING = 1e-9
@@ -137,15 +138,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _check_std(value: object) -> float:
-    try:
-        if isinstance(value, bool | str):
-            raise TypeError
-        std = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`std` must be a number >= 0; received {value!r}.") from None
-    if not (math.isfinite(std) and std >= 0):
-        raise ValueError(f"`std` must be a finite number >= 0; received {value!r}.")
-    return std
+    return finite("std", value, least=0.0)
 
 
 @dataclass(frozen=True, eq=False)

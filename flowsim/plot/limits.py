@@ -15,7 +15,7 @@ from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, on_clock
 from flowsim.plot.labels import named_curves
 from flowsim.plot.linear_limits import levels, linear_limit
 from flowsim.plot.panels import fit, four_panels
-from flowsim.plot.style import PREDICTED, colours, log_axis, new_axes, styled
+from flowsim.plot.style import PREDICTED, colours, log_axis, new_axes, spans_decade, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def saddle_to_saddle(
     if clock == "accelerated":
         times, values = path.stairs(path.saddles[:, path.used])
         ax.set_xlabel(r"accelerated time $\tilde t$")
-        if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
+        if spans_decade(path.jump_times):
             times = np.maximum(times, path.jump_times[0] / 2)
             log_axis(ax, times[0], times[-1])
     elif clock == "distance" and len(path.jump_times):

@@ -10,7 +10,7 @@ from flowsim.errors import IntegrationError
 from flowsim.network.linear_algebra import LinearData
 from flowsim.plot.labels import label_ends
 from flowsim.plot.panels import fit, four_panels
-from flowsim.plot.style import PREDICTED, colours, new_axes, styled
+from flowsim.plot.style import PREDICTED, colours, flow_label, new_axes, styled
 from flowsim.results import Trajectory
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def linear_limit(
     if traj is not None:
         ax.plot(times, values, **PREDICTED)
         ax.plot([], [], label="limit", **PREDICTED)
-        ax.plot([], [], color=colours(1)[0], label=_flow_label(traj))
+        ax.plot([], [], color=colours(1)[0], label=flow_label(traj))
         ax.legend(loc="upper left", ncols=2)
         times = np.linspace(0.0, min(last, float(traj.clock_values(clock)[-1])), _SAMPLES)
         values = np.asarray(np.linalg.svd(traj.at(times, clock).beta, compute_uv=False))
@@ -104,7 +104,7 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
     flow = None if traj is None else traj.at(samples, "accelerated").levels
     if traj is not None and flow is not None:
         ax.plot(times, values, **PREDICTED)
-        ax.plot([], [], label=f"limit; solid: {_flow_label(traj)}", **PREDICTED)
+        ax.plot([], [], label=f"limit; solid: {flow_label(traj)}", **PREDICTED)
         times, values = samples, flow[:, :learned]
     palette = colours(learned)
     for k, column in enumerate(values.T):
@@ -132,7 +132,7 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
     for k, traj in enumerate(trajs):
         times = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)
         loss = traj.at(times, "accelerated").loss - least
-        ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], label=_flow_label(traj))
+        ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], label=flow_label(traj))
     for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], values[::2], strict=True)):
         if end - begin > 0.12 * last:
             ax.text((begin + end) / 2, 1.12 * value, f"rank {path.ranks[rank]}", ha="center", va="bottom", fontsize=8)
@@ -169,7 +169,3 @@ def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
 def _jump_lines(ax: Axes, path: LinearSaddlePath) -> None:
     for time in path.jump_times:
         ax.axvline(time, zorder=0, label="_jump", **PREDICTED)
-
-
-def _flow_label(traj: Trajectory) -> str:
-    return rf"flow, $\alpha$ = {traj.info.get('alpha', '')}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.arrays import Array, Index
-from flowsim.plain_numbers import count
+from flowsim.plain_numbers import count, finite
 from flowsim.plot.style import FLOW, LIMIT, STYLE, styled
 from flowsim.results import Trajectory
 
@@ -95,8 +95,7 @@ def animate(
     from matplotlib.animation import FuncAnimation
 
     frames = count("frames", frames, 2)
-    if not fps > 0:
-        raise ValueError(f"`fps` must be > 0; received {fps}.")
+    fps = finite("fps", fps, above=0.0)
     chosen = _coordinates(traj, path, coordinates, ax)
     with matplotlib.style.context(STYLE):
         ax = _axes(ax, len(chosen))

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.hints import hinting
@@ -16,6 +17,8 @@ from flowsim.hints import hinting
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from flowsim.results import Trajectory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,11 +63,23 @@ def log_axis(ax: Axes, low: float, high: float) -> None:
     ax.set_xlim(low, high)
 
 
+def spans_decade(times: ArrayLike) -> bool:
+    """Whether ascending times span more than a decade, so that their axis should be logarithmic."""
+    times = np.asarray(times)
+    return len(times) > 1 and bool(times[-1] > 10.0 * times[0])
+
+
 def early(x: Array, losses: Array) -> float:
     """Half the time at which losses begin to fall, if nearly all of their fall is early in x; else 0."""
     fallen = losses[0] - losses
     begins, settled = (float(x[int(np.argmax(fallen > part * np.ptp(losses)))]) for part in (_BEGUN, _SETTLED))
     return begins / 2 if begins > 0 and _EARLY * settled < x[-1] else 0.0
+
+
+def flow_label(traj: Trajectory) -> str:
+    """The name of a flow in a legend, by its scale."""
+    alpha = traj.info.get("alpha")
+    return rf"flow, $\alpha$ = {alpha}" if alpha is not None else "flow"
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:

@@ -12,7 +12,7 @@ from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import DrawnClock, drawn, on_clock, sampled
 from flowsim.plot.labels import named_curves
 from flowsim.plot.panels import fit, four_panels
-from flowsim.plot.style import FLOW, PREDICTED, early, log_axis, new_axes, styled
+from flowsim.plot.style import FLOW, PREDICTED, early, flow_label, log_axis, new_axes, spans_decade, styled
 from flowsim.results import Clock, Trajectory
 from flowsim.results.trajectory import coordinate_names
 
@@ -72,7 +72,7 @@ def loss(
         edges = _edges(path, traj)
         steps = np.maximum(np.repeat(path.losses[: len(edges) - 1], 2) - shift, floor)
         ax.plot(np.repeat(edges, 2)[1:-1], steps, label="limit", **PREDICTED)
-    ax.plot(x, np.maximum(values - shift, floor), color=FLOW, label=_alpha_label(traj))
+    ax.plot(x, np.maximum(values - shift, floor), color=FLOW, label=flow_label(traj))
     _clock_axis(ax, traj, clock, path)
     if least is not None:
         ax.set_yscale("log")
@@ -132,7 +132,7 @@ def sparsity(
         largest = max((float(np.abs(values).max(initial=0.0)) for values in path.values), default=0.0)
         sizes = np.array([int((np.abs(values) > _USED * largest).sum()) for values in path.values[: len(edges) - 1]])
         ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(sizes, 2), label="limit", **PREDICTED)
-    ax.plot(shown.x, count, color=FLOW, label=_alpha_label(traj))
+    ax.plot(shown.x, count, color=FLOW, label=flow_label(traj))
     _clock_axis(ax, traj, clock, path)
     ax.set_ylabel(f"number of coefficients\nabove {_USED:g} of the largest")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -207,18 +207,13 @@ def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath 
     times = on_clock(traj, clock)
     ax.set_xlabel(CLOCK_LABELS[clock])
     low = early(times, traj.loss) if clock in ("accelerated", "time") else 0.0
-    if clock == "accelerated" and path is not None and _spread_jumps(traj, path):
-        low = float(path.jump_times[0] / 2)
+    if clock == "accelerated" and path is not None:
+        seen = path.jump_times[path.jump_times < traj.accelerated_time[-1]]
+        low = float(seen[0] / 2) if spans_decade(seen) else low
     if low:
         log_axis(ax, low, times[-1])
     else:
         ax.set_xlim(times[0], times[-1] if times[-1] > times[0] else times[0] + 1.0)
-
-
-def _spread_jumps(traj: Trajectory, path: SaddlePath) -> bool:
-    """Whether jumps span more than a decade, so that the axis should be logarithmic."""
-    seen = path.jump_times[path.jump_times < traj.accelerated_time[-1]]
-    return len(seen) > 1 and bool(seen[-1] > 10 * seen[0])
 
 
 def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
@@ -239,8 +234,3 @@ _MOST_LINES = 20
 def _invariants(traj: Trajectory) -> str:
     names = re.sub(r"([a-z])(\d+)", r"\1_{\2}", ", ".join(traj.invariants).replace("**", "^").replace("*", " "))
     return f"${names}$" if names else ""
-
-
-def _alpha_label(traj: Trajectory) -> str:
-    alpha = traj.info.get("alpha")
-    return rf"flow, $\alpha$ = {alpha}" if alpha is not None else "flow"

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.arrays import Array, Index
 from flowsim.json_values import typed_array
+from flowsim.plot.style import spans_decade
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
 from flowsim.results.trajectory import coordinate_names
@@ -18,8 +19,6 @@ MAX_POINTS = 1200
 MAX_COORDINATES = 40
 #: Fraction of the largest below which coordinates are left out too.
 NEGLIGIBLE = 1e-3
-#: Ratio of last and first jump beyond which the time axis is logarithmic.
-SPREAD = 10.0
 
 
 def payload(runs: list[Run], title: str) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def _number(value: Any) -> str | None:
 
 def _jumps_spread(run: Run) -> bool:
     times = [jump["predicted"] for jump in run.summary.get("jumps") or [] if jump.get("predicted", 0) > 0]
-    return len(times) > 1 and max(times) > SPREAD * min(times)
+    return spans_decade(sorted(times))
 
 
 def _comparison(runs: list[Run], parameter: str | None) -> dict[str, Any] | None:

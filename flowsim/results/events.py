@@ -191,9 +191,7 @@ def _plateau(speed: float | None, name: str, direction: int, terminal: bool) -> 
             return function
 
         return Event(relative(0.0), name, direction, terminal, of_size=relative)
-    value = finite("speed", speed)
-    if value <= 0:
-        raise ValueError(f"`speed` must be > 0; received {value:g}.")
+    value = finite("speed", speed, above=0.0)
     return Event(lambda t, state: state.speed - value, name, direction, terminal)  # type: ignore[operator]
 
 

@@ -183,6 +183,12 @@ def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> l
     return rows
 
 
+def largest_jumps(table: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Of a :func:`jump_table` the rows of largest decrease of the loss, in order of time."""
+    largest = sorted(range(len(table)), key=lambda k: -table[k]["fall"])[:most]
+    return [table[k] for k in sorted(largest)]
+
+
 def one_sided(path: SaddlePath | LinearSaddlePath) -> str | None:
     """A remark where the start allows one sign of coefficients only and the data require the other; else None."""
     if isinstance(path, LinearSaddlePath) or not path.complete:

@@ -351,7 +351,7 @@ def test_a_rank_one_start_stays_of_rank_one() -> None:
         ({"U": np.ones((4, 3)), "V": np.full((2, 3), np.inf)}, r"`start\['V'\]` must be finite"),
         ({"U": np.zeros((4, 3)), "V": np.zeros((2, 3))}, "saddle"),
         ({"U": "text", "V": np.ones((2, 3))}, "real numbers"),
-        (np.ones(3), "must map 'U' and 'V' to arrays"),
+        (np.ones(3), "`start` must map weights to arrays"),
     ],
 )
 def test_a_bad_start_is_named(start, message: str) -> None:

@@ -224,7 +224,7 @@ def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> 
 
 
 def test_other_networks_and_several_targets_are_refused() -> None:
-    with pytest.raises(ValueError, match="`net` must be a DiagonalNetwork or a LinearNetwork; received str"):
+    with pytest.raises(ValueError, match="`net` must be a DiagonalNetwork or LinearNetwork; received str"):
         fs.saddle_to_saddle("u*v", FOUR)
     with pytest.raises(ValueError, match="`problem` must have a single target"):
         fs.saddle_to_saddle(NET, fs.Regression(np.eye(2), np.eye(2)))

@@ -134,6 +134,6 @@ def test_numpy_finds_the_same_first_breakpoints_as_compiled_code(monkeypatch: py
         for few in (10**9, 0):
             monkeypatch.setattr(hits, "_FEW", few)
             s = dual.copy()
-            found.append((*hits.next_hits(s, before, 0.5, g, bounds, flags, np.full(d, 1e-14), 0.5, 1.0), s))
+            found.append((*hits.next_hits(s, before, 0.5, g, bounds, (flags, np.full(d, 1e-14)), (0.5, 1.0)), s))
         for numpy, compiled in zip(*found, strict=True):
             np.testing.assert_array_equal(numpy, compiled)
