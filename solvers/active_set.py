@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -116,37 +117,71 @@ class ColumnFactor:
         self._qt, self._rt = qt, rt
 
 
-class ConeRegression(Generic[Key]):
-    r"""``min 1/2 ||A b - y||^2 + c.b`` over b >= 0, where columns of A are added from time to time.
+class Cone(ABC, Generic[Key]):
+    """Minimisation of a convex function of ``A b``, plus c.b, over b >= 0; columns of A are added from time to time.
+
+    After a solve `members` have the coefficients b > 0 and `waiting` have b = 0; `residual` is minus the derivative by
+    ``A b``, and `size` its norm. `column` maps a key to its column, an array (n,) of its own.
+    """
+
+    def __init__(self, residual: Array, column: Callable[[Key], Array]) -> None:
+        self._column = column
+        self._rounding = relative_rounding(len(residual))
+        self.members: list[Key] = []
+        self.waiting: list[Key] = []
+        self.b = np.zeros(0)
+        self.residual = residual
+        self.size = self._scale = scaled_norm(residual)
+        self._cost: dict[Key, float] = {}
+
+    @abstractmethod
+    def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
+        """Add columns to the cone, each with its cost, and move to the new minimiser."""
+
+    @abstractmethod
+    def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
+        """A bound on the rounding error of the rate ``a.residual - c`` of each of some columns (n, m)."""
+
+    @abstractmethod
+    def dependent(self, waiting: list[Key]) -> bool:
+        """Whether these waiting columns depend on each other or on the members: then b may not be unique."""
+
+    def excess(self, key: Key) -> float:
+        """Rate ``a.residual - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
+        column = self._column(key)
+        rate = float(column @ self.residual) - self._cost[key]
+        size = float(self.noise(column[:, None], np.array([np.linalg.norm(column)]), np.array([rate]))[0])
+        return rate / size if size > 0 else 0.0
+
+    def dismiss(self, key: Key) -> None:
+        """Remove a waiting column from the cone."""
+        self.waiting.remove(key)
+
+    def _keep(self, residual: Array) -> None:
+        """Set the residual; to 0 where it is rounding of that at b = 0."""
+        self.residual, self.size = residual, scaled_norm(residual)
+        if self.size <= self._rounding * self._scale:
+            self.residual, self.size = np.zeros_like(residual), 0.0
+
+
+class ConeRegression(Cone[Key]):
+    r"""``min 1/2 ||A b - y||^2 + c.b``, with the residual ``y - A b``.
 
     A solve starts from the last solution (Lawson-Hanson): a violated column enters, the step to the new
     least-squares solution is cut where a coefficient reaches zero, that column becomes inactive, and so on.
     The objective decreases at every step, so the method terminates.
-    `y` is a vector (n,); `column` maps a key to its column, an array (n,) of its own.
     """
 
     def __init__(self, y: Array, column: Callable[[Key], Array]) -> None:
+        super().__init__(y.copy(), column)
         self.y = y
-        self._column = column
         self._factor = ColumnFactor(len(y))
-        self._rounding = relative_rounding(len(y))
-        self._scale = scaled_norm(y)
-        self.members: list[Key] = []
-        self.b = np.zeros(0)
-        self.residual = y.copy()
-        self.size = self._scale
-        self.waiting: list[Key] = []
-        # Of every key of the cone: its cost and the norm of its column; and those of the members, in order.
-        self._cost: dict[Key, float] = {}
+        # Of every key of the cone the norm of its column; and costs and norms of the members, in order.
         self._norm: dict[Key, float] = {}
         self._costs = np.zeros(0)
         self._norms = np.zeros(0)
 
     def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
-        """Add columns to the cone, each with its cost, and move to the new minimiser.
-
-        Afterwards `members` have b > 0 and `waiting` have b = 0; `residual` is ``y - A b``.
-        """
         for key, cost in joining:
             self._cost[key] = cost
             self.waiting.append(key)
@@ -187,13 +222,6 @@ class ConeRegression(Generic[Key]):
             raise ArithmeticError(f"the active set still changes after {budget} steps")
         self.waiting = [key for key, is_in in zip(keys, inside, strict=True) if not is_in]
 
-    def excess(self, key: Key) -> float:
-        """Rate ``a.(y - A b) - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
-        column = self._column(key)
-        rate = float(column @ self.residual) - self._cost[key]
-        size = float(self.noise(column[:, None], np.array([self._norm[key]]), np.array([rate]))[0])
-        return rate / size if size > 0 else 0.0
-
     def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
         r"""A bound on the rounding error of ``a.r - c`` for each of some columns (n, m).
 
@@ -212,12 +240,7 @@ class ConeRegression(Generic[Key]):
             out[unsure] = least[unsure] + self._rounding * self._scale * np.linalg.norm(rest, axis=0)
         return out
 
-    def dismiss(self, key: Key) -> None:
-        """Remove a waiting column from the cone."""
-        self.waiting.remove(key)
-
     def dependent(self, waiting: list[Key]) -> bool:
-        """Whether these waiting columns depend on each other or on the members: then b may not be unique."""
         if not waiting:
             return False
         extra = np.column_stack([self._column(key) for key in waiting])
@@ -263,10 +286,7 @@ class ConeRegression(Generic[Key]):
             low = target <= zero
             if not low.any():
                 self.b = target
-                self.residual = self._factor.outside(self.y) + self._factor.Q @ pull
-                self.size = scaled_norm(self.residual)
-                if self.size <= self._rounding * self._scale:  # rounding of y alone
-                    self.residual, self.size = np.zeros_like(self.y), 0.0
+                self._keep(self._factor.outside(self.y) + self._factor.Q @ pull)
                 return dropped
             gap = self.b - target
             with np.errstate(divide="ignore", invalid="ignore"):

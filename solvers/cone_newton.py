@@ -1,7 +1,6 @@
 """Minimise a smooth convex function of ``A b`` on a cone, warm-started: each Newton step is a least-squares problem.
 
-The counterpart of :class:`flowsim.solvers.active_set.ConeRegression` for functions other than squares, with the same
-methods.
+The counterpart of :class:`flowsim.solvers.active_set.ConeRegression` for functions other than squares.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
+from flowsim.solvers.active_set import Cone, ConeRegression, scaled_norm
 from flowsim.solvers.array_kinds import Array
 
 Key = TypeVar("Key", bound=Hashable)
@@ -58,29 +57,19 @@ class Recession(ArithmeticError, Generic[Key]):  # noqa: N818 - a property of th
         self.direction, self.margin = direction, margin
 
 
-class ConeMinimiser(Generic[Key]):
-    r"""``min sum_i phi_i((A b)_i) + c.b`` over b >= 0.
+class ConeMinimiser(Cone[Key]):
+    r"""``min sum_i phi_i((A b)_i) + c.b``, with the residual ``-phi'(A b)``.
 
     Raises Recession from `solve`, if the infimum is not attained.
-    `column` maps a key to its column, an array (n,).
     Raises ArithmeticError if rounding keeps the iteration from converging.
     """
 
     def __init__(self, n: int, column: Callable[[Key], Array], function: RowwiseFunction) -> None:
-        self.n, self._read, self.function = n, column, function
-        self._rounding = relative_rounding(n)
         self._columns: dict[Key, Array] = {}
-        self._cost: dict[Key, float] = {}
-        self.members: list[Key] = []
-        self.waiting: list[Key] = []
-        self.b = np.zeros(0)
-        self.f = np.zeros(n)
-        self.residual = -function.slope(self.f)
-        self._scale = scaled_norm(self.residual)
-        self.size = self._scale
+        super().__init__(-function.slope(np.zeros(n)), self._columns.__getitem__)
+        self.n, self._read, self.function, self.f = n, column, function, np.zeros(n)
 
     def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
-        """Add columns to the cone, each with its cost, and move to the new minimiser."""
         for key, cost in joining:
             self._cost[key] = cost
             self._columns[key] = self._read(key)
@@ -96,25 +85,15 @@ class ConeMinimiser(Generic[Key]):
         self.waiting = [key for key, value in zip(keys, b, strict=True) if not value > 0]
         self.b = b[b > 0]
 
-    def excess(self, key: Key) -> float:
-        """Rate ``a.residual - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
-        column = self._columns[key]
-        rate = float(column @ self.residual) - self._cost[key]
-        size = float(self.noise(column[:, None], np.array([np.linalg.norm(column)]), np.array([rate]))[0])
-        return rate / size if size > 0 else 0.0
-
     def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
-        """A bound on the rounding error of ``a.residual - c`` for each of some columns."""
         spread = scaled_norm(self.function.curvature(self.f) * np.abs(self.f))
         return self._rounding * norms * (self._scale + spread)
 
     def dismiss(self, key: Key) -> None:
-        """Remove a waiting column from the cone."""
-        self.waiting.remove(key)
+        super().dismiss(key)
         del self._columns[key]
 
     def dependent(self, waiting: list[Key]) -> bool:
-        """Whether these waiting columns depend on each other or on the members."""
         if not waiting:
             return False
         A = np.column_stack([self._columns[key] for key in [*self.members, *waiting]])
@@ -123,13 +102,6 @@ class ConeMinimiser(Generic[Key]):
             return True
         sizes = np.linalg.svd(A / norms, compute_uv=False)
         return bool(sizes.min() <= self.n * self._rounding)
-
-    def _set(self, f: Array) -> None:
-        self.f = f
-        self.residual = -self.function.slope(f)
-        self.size = scaled_norm(self.residual)
-        if self.size <= self._rounding * self._scale:
-            self.residual, self.size = np.zeros(self.n), 0.0
 
     def _minimise(self, keys: list[Key], A: Array, costs: Array, b: Array) -> Array:
         norms = np.linalg.norm(A, axis=0)
@@ -148,7 +120,8 @@ class ConeMinimiser(Generic[Key]):
                     break
             else:
                 (b, f), damping = taken, damping / 100.0 if damping > _FIRST_DAMPING else 0.0
-                self._set(f)
+                self.f = f
+                self._keep(-self.function.slope(f))
             least = min(least, violation)
         if self._violation(A, costs, b, norms) <= _STALLED:
             return b

@@ -5,8 +5,8 @@ The inverse mirror map acts on each coordinate by a sum of exponentials, or by a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +20,42 @@ _HALVINGS = 40
 _CONTINUATION = 1.6
 
 
+def trusted(stretch: float) -> float:
+    """The part of a Newton step to take that changes exponents by `stretch`."""
+    return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+
+
+class Response(ABC):
+    """An inverse mirror map: separable, increasing in each coordinate of the dual variable z (d,)."""
+
+    @property
+    def depth(self) -> float:
+        """The logarithmic distance of the scale of the map from order one."""
+        return 0.0
+
+    @abstractmethod
+    def value(self, z: Array) -> Array:
+        """beta, (d,)."""
+
+    @abstractmethod
+    def slope(self, z: Array) -> Array:
+        """``d beta / dz``, (d,)."""
+
+    @abstractmethod
+    def potential(self, z: Array) -> float:
+        """A primitive of the value, summed over coordinates; convex, and infinite outside the domain."""
+
+    def scaled(self, share: float) -> Response:
+        """The map at a scale whose logarithm is multiplied by `share`."""
+        return self
+
+    @abstractmethod
+    def reach(self, z: Array, dz: Array) -> float:
+        """The part of a Newton step to take, at most 1."""
+
+
 @dataclass(frozen=True, eq=False)
-class SumOfExponentials:
+class SumOfExponentials(Response):
     r"""``beta_i(z) = sum_k sign(rate_ki) exp(offset_ki + rate_ki z_i)``, increasing in z; arrays (k, d).
 
     A term of offset ``-inf`` is absent.
@@ -37,7 +71,6 @@ class SumOfExponentials:
         return (np.abs(self.rate) * self._terms(z)).sum(axis=0)
 
     def potential(self, z: Array) -> float:
-        """A primitive of the value, summed over coordinates; convex in z."""
         rate = np.where(self.rate == 0, 1.0, np.abs(self.rate))
         return float((self._terms(z) / rate).sum())
 
@@ -47,9 +80,7 @@ class SumOfExponentials:
             return SumOfExponentials(self.offset * share, self.rate)
 
     def reach(self, z: Array, dz: Array) -> float:
-        """The part of a Newton step to take, at most 1."""
-        stretch = float(np.abs(self.rate * dz).max())
-        return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+        return trusted(float(np.abs(self.rate * dz).max()))
 
     @property
     def depth(self) -> float:
@@ -63,13 +94,12 @@ class SumOfExponentials:
 
 
 @dataclass(frozen=True, eq=False)
-class Powers:
+class Powers(Response):
     r"""``beta_i(z) = sign_i (-sign_i rate_i z_i)^(-p)`` on ``sign_i z_i < 0``, increasing in z; p > 1, rates > 0."""
 
     sign: Array
     p: float
     rate: Array | float = 1.0
-    depth: float = 0.0
 
     def value(self, z: Array) -> Array:
         return self.sign * (-self.sign * self.rate * z) ** -self.p
@@ -83,25 +113,10 @@ class Powers:
             return np.inf
         return float((inside ** (1.0 - self.p) / self.rate).sum() / (self.p - 1.0))
 
-    def scaled(self, share: float) -> Powers:
-        return self
-
     def reach(self, z: Array, dz: Array) -> float:
         closing = -self.sign * dz
         limits = np.where(closing < 0, (-self.sign * z) / np.where(closing < 0, -closing, 1.0), np.inf)
         return float(min(1.0, 0.9 * limits.min()))
-
-
-class Response(Protocol):
-    """An inverse mirror map: separable, increasing in each coordinate of the dual variable."""
-
-    @property
-    def depth(self) -> float: ...
-    def value(self, z: Array) -> Array: ...
-    def slope(self, z: Array) -> Array: ...
-    def potential(self, z: Array) -> float: ...
-    def scaled(self, share: float) -> Response: ...
-    def reach(self, z: Array, dz: Array) -> float: ...
 
 
 def mirror_interpolation(

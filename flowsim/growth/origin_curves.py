@@ -24,6 +24,7 @@ from flowsim.growth.curve import Curve
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_inverse, read_table
 from flowsim.growth.formula_origin import Gradient, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
+from flowsim.solvers.entropy import Response, trusted
 
 #: Beyond order 2 a curve begins at weights of this size, which is the relative error of its leading part there.
 _FIRST = 1e-9
@@ -32,8 +33,6 @@ _PIECES = 2_000
 #: Digits to which directions must agree to share a curve.
 _DIGITS = 13
 _SPANS = 60
-#: Largest change of an exponent in a Newton step.
-_TRUST = 2.0
 
 
 class OriginCurve:
@@ -96,14 +95,12 @@ class OriginCurve:
         return self.reaches(b[-1]) and bool(np.allclose(CurveResponse((self,) * 3).inertia(b), law, rtol=1e-6))
 
 
-class CurveResponse:
+class CurveResponse(Response):
     """``beta_i(z) = B_i(z_i + sign_i shift_i)``: coordinates on curves out of the origin.
 
     For order 2 a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
     `shift` (m,): offsets in z; `farthest`: coefficients beyond this are not tabulated for :meth:`inertia`.
     """
-
-    depth = 0.0
 
     def __init__(self, curves: tuple[OriginCurve, ...], shift: Array | None = None, farthest: float = math.inf) -> None:
         self.curves, self.farthest = curves, farthest
@@ -147,13 +144,8 @@ class CurveResponse:
         read_derivatives(self.table, primitives(self.table), self.which, z + self.shift, curvature, area)
         return float(area.sum())
 
-    def scaled(self, share: float) -> CurveResponse:
-        return self
-
     def reach(self, z: Array, dz: Array) -> float:
-        """The part of a Newton step to take, at most 1."""
-        stretch = float(np.abs(self.speed * dz).max(initial=0.0))
-        return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+        return trusted(float(np.abs(self.speed * dz).max(initial=0.0)))
 
     def _inverse(self, b: Array) -> tuple[Array, Array]:
         for curve, most in zip(self.curves, b.reshape(-1, len(self.curves)).max(axis=0).tolist(), strict=True):

@@ -12,19 +12,18 @@ from flowsim.arrays import Array
 from flowsim.growth.product_map import ProductMap
 from flowsim.growth.protocol import GrowthMap
 from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.solvers.entropy import Response
 
 #: Bounds on a Newton step: part of the distance to a pole, and e-folds of the weights.
 _NEAREST, _EFOLDS = 0.9, 2.0
 
 
-class GrowthResponse:
+class GrowthResponse(Response):
     """A growth map as a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
 
     `above`, `below` (d,): distances from z = 0 to the poles, infinite where there are none; `rate`: fastest relative
     growth of weights by z, 0 for poles alone.
     """
-
-    depth = 0.0
 
     def __init__(self, growth: GrowthMap, above: Array, below: Array, rate: float = 0.0) -> None:
         self.map, self.above, self.below, self.rate = growth, above, below, rate
@@ -43,11 +42,7 @@ class GrowthResponse:
         inside = (z < self.above) & (z > -self.below)
         return float(self.map.potential(self._state(z), 0.0).sum()) if inside.all() else np.inf
 
-    def scaled(self, share: float) -> GrowthResponse:
-        return self
-
     def reach(self, z: Array, dz: Array) -> float:
-        """The part of a Newton step to take, at most 1."""
         left = np.where(dz > 0, self.above - z, self.below + z)
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = np.where(dz != 0, left / np.abs(dz), np.inf)

@@ -22,8 +22,8 @@ from flowsim.limits.units import Units, in_units
 from flowsim.problem import Problem, Regression
 
 if TYPE_CHECKING:
-    from flowsim.solvers.active_set import ConeRegression
-    from flowsim.solvers.cone_newton import ConeMinimiser, Recession
+    from flowsim.solvers.active_set import Cone
+    from flowsim.solvers.cone_newton import Recession
 
 Key = tuple[int, int]  # (coordinate, sign)
 
@@ -51,8 +51,9 @@ class DiagonalProcess:
         is_sparse = hasattr(data.X, "tocsr")
         self.columns = SparseColumns.of(data.X, _standing(bounds)[0]) if is_sparse else Columns(data)
         self.bounds = bounds.of(self.columns.which) if isinstance(self.columns, SparseColumns) else bounds
-        self.costs = (self.units.cost(self.bounds.upper_penalty), self.units.cost(self.bounds.lower_penalty))
-        self.cone: ConeRegression[Key] | ConeMinimiser[Key] = (
+        plus, minus = self.bounds.penalties
+        self.costs = self.units.cost(plus), self.units.cost(minus)
+        self.cone: Cone[Key] = (
             ConeRegression(y, self._signed_column)
             if isinstance(problem, Regression)
             else cone_minimiser(problem, self._signed_column)
@@ -177,7 +178,7 @@ class DiagonalProcess:
             unsure = rates <= noise
             error = noise * wait + self.rounding_per_residual[found] * self.spread
             if not unsure.any():
-                thresholds = np.concatenate([self.bounds.upper[found], self.bounds.lower[found]])
+                thresholds = np.concatenate([side[found] for side in self.bounds.thresholds])
                 least = float(thresholds[(thresholds > 0) & np.isfinite(thresholds)].min(initial=np.inf))
                 self.dual_rounding = max(self.dual_rounding, float(error.max()) / least)
                 return wait, found, signs
@@ -220,7 +221,7 @@ class DiagonalProcess:
                 i, sign = key
                 self.flags[i] &= 2 if sign > 0 else 1
                 side = 0 if sign > 0 else 1
-                bound = (self.bounds.upper, self.bounds.lower)[side][i] + self.costs[side][i] * self.t
+                bound = self.bounds.thresholds[side][i] + self.costs[side][i] * self.t
                 self.duals.leave(i, sign * bound)
 
     def _support(self) -> tuple[Integers, Array]:
@@ -252,6 +253,6 @@ def _standing(bounds: DualBounds) -> tuple[Integers, Integers]:
     """Coordinates whose dual starts at a bound, and the sign of that bound."""
     up, low = (
         np.empty(0, np.int64) if is_uniform(bound) and bound[0] != 0 else np.flatnonzero(bound == 0)
-        for bound in (bounds.upper, bounds.lower)
+        for bound in bounds.thresholds
     )
     return np.concatenate([up, low]), np.concatenate([np.ones_like(up), -np.ones_like(low)])

@@ -28,10 +28,8 @@ class DualBounds:
     At the upper bound the coordinate can be positive, at the lower one negative. All arrays (d,).
     """
 
-    upper: Array
-    lower: Array
-    upper_penalty: Array
-    lower_penalty: Array
+    thresholds: tuple[Array, Array]  #: t^+ and t^-
+    penalties: tuple[Array, Array]  #: kappa^+ and kappa^-
     growth: VanishingGrowth
     offset: Array | float = 0.0
 
@@ -39,8 +37,8 @@ class DualBounds:
         """The keyword arguments of :class:`flowsim.limits.saddle_list.Saddles` that hold them."""
         growth = self.growth
         return {
-            "thresholds": (self.upper, self.lower),
-            "penalties": (self.upper_penalty, self.lower_penalty),
+            "thresholds": self.thresholds,
+            "penalties": self.penalties,
             "speeds": (growth.up_speed, growth.low_speed),
             "order": growth.order,
             "memory": growth.memory,
@@ -51,10 +49,8 @@ class DualBounds:
     def of(self, keep: Integers) -> DualBounds:
         """The bounds of some coordinates."""
         return DualBounds(
-            chosen(self.upper, keep),
-            chosen(self.lower, keep),
-            chosen(self.upper_penalty, keep),
-            chosen(self.lower_penalty, keep),
+            (chosen(self.thresholds[0], keep), chosen(self.thresholds[1], keep)),
+            (chosen(self.penalties[0], keep), chosen(self.penalties[1], keep)),
             self.growth.among(keep),
             chosen(self.offset, keep) if isinstance(self.offset, np.ndarray) else self.offset,
         )
@@ -116,7 +112,7 @@ def network_bounds(
     growth = VanishingGrowth(
         order, compact(speeds[0]), compact(speeds[1]), memory, curves, _weights_of(start, order, d)
     )
-    return DualBounds(compact(upper), compact(lower), up_cost, low_cost, growth, offset)
+    return DualBounds((compact(upper), compact(lower)), (up_cost, low_cost), growth, offset)
 
 
 def _of_logs(

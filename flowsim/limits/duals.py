@@ -41,7 +41,7 @@ def follow(
     columns: Columns | SparseColumns, bounds: DualBounds, costs: tuple[Array, Array], rounding: Array
 ) -> DenseDuals | SparseDuals | ScreenedDuals:
     """The cheapest class for these data; `costs` are penalties in the columns' units, `rounding` may change later."""
-    bounds = replace(bounds, upper_penalty=costs[0], lower_penalty=costs[1])
+    bounds = replace(bounds, penalties=costs)
     if isinstance(columns, SparseColumns):
         return SparseDuals(columns, bounds, rounding)
     return (ScreenedDuals if columns.is_dense and columns.d >= SCREEN_FROM else DenseDuals)(columns, bounds, rounding)
@@ -52,7 +52,7 @@ class DenseDuals:
 
     def __init__(self, columns: Columns | SparseColumns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
-        self.tables = tuple(tabulate(side) for side in _sides(bounds))
+        self.tables = tuple(tabulate(side) for side in bounds.thresholds + bounds.penalties)
         # The dual at time t - elapsed, and the gradient since: the next pass over both updates the dual.
         self.s = np.zeros(columns.d)
         self.previous = np.zeros(columns.d)
@@ -91,7 +91,7 @@ class SparseDuals:
 
     def __init__(self, columns: SparseColumns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
-        self.tables = tuple(tabulate(side) for side in _sides(bounds))
+        self.tables = tuple(tabulate(side) for side in bounds.thresholds + bounds.penalties)
         self.ends = columns.block_ends()
         self.N = np.zeros(columns.n)
         self.residual = self.N
@@ -130,7 +130,7 @@ class ScreenedDuals:
     def __init__(self, columns: Columns, bounds: DualBounds, rounding: Array) -> None:
         self.problem, self.rounding = columns.problem, rounding
         problem = columns.problem
-        self.sides = _sides(bounds)
+        self.sides = bounds.thresholds + bounds.penalties
         self.norms = columns.norms
         self.N = np.zeros(problem.n)
         self.residual = self.N
@@ -246,7 +246,3 @@ class ScreenedDuals:
         self._mask[coordinates] = True
         self.near = np.append(self.near, coordinates)
         return self.near
-
-
-def _sides(bounds: DualBounds) -> tuple[Array, Array, Array, Array]:
-    return bounds.upper, bounds.lower, bounds.upper_penalty, bounds.lower_penalty

@@ -26,17 +26,12 @@ def exactly(
     X, y = dense(problem), problem.y
     if np.any(bounds.offset):
         y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
-    sides: list[list[Fraction | None]] = [
-        [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (bounds.upper, bounds.lower)
-    ]
-    costs = [[Fraction(v) for v in side.tolist()] for side in (bounds.upper_penalty, bounds.lower_penalty)]
+    sides = [[None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in bounds.thresholds]
     result = exact_process(
         [[Fraction(v) for v in row] for row in X.tolist()],
         [Fraction(v) for v in y.tolist()],
-        sides[0],
-        sides[1],
-        costs[0],
-        costs[1],
+        sides,
+        [[Fraction(v) for v in side.tolist()] for side in bounds.penalties],
         max_jumps=max_jumps,
         t_end=None if math.isinf(t_end) else Fraction(t_end),
     )

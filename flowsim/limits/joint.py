@@ -113,7 +113,7 @@ class SlowedDuals(DenseDuals):
     def __init__(self, columns: Columns | SparseColumns, bounds: DualBounds, drain: Array, rounding: Array) -> None:
         super().__init__(columns, bounds, rounding)
         self.drain, self.t = drain, 0.0
-        self.upper, self.lower = np.array(bounds.upper), np.array(bounds.lower)
+        self.upper, self.lower = (np.array(side) for side in bounds.thresholds)
 
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
         """As :meth:`DenseDuals.next`."""

@@ -224,27 +224,26 @@ class _Unknowns:
         field, sign, power = self.field, self.field.sign, self.power
         beta = self.beta(state)
         force = field.force(beta)
-        if field.curves is not None:
-            b = np.abs(beta)
-            growth = field.speed * b ** (1.0 - 2.0 / power)
-            np.divide(field.inertia(beta), b, out=growth, where=b > 0)
-            return growth * sign * force * (1.0 if self.logs else state / power)
-        if self.logs:
-            plain = field.speed * sign * force
-            return np.where(field.free, field.inertia(beta) * force, plain) if self.any_free else plain
-        return field.speed / power * np.maximum(state, 0.0) ** (power - 1.0) * sign * force
+        if not self.logs and field.curves is None:
+            return field.speed / power * np.maximum(state, 0.0) ** (power - 1.0) * sign * force
+        plain = self._growth(beta) * sign * force * (1.0 if self.logs else state / power)
+        return np.where(field.free, field.inertia(beta) * force, plain) if self.any_free else plain
+
+    def _growth(self, beta: Array) -> Array:
+        """``d ln|beta| / d z``, up to sign."""
+        field, b = self.field, np.abs(beta)
+        growth = field.speed * b ** (1.0 - 2.0 / self.power)
+        return growth if field.curves is None else np.divide(field.inertia(beta), b, out=growth, where=b > 0)
 
     def jacobian(self, _: float, state: Array) -> Array:
         field, sign, power = self.field, self.field.sign, self.power
         beta = self.beta(state)
         gram = field.gram(beta)
-        if field.curves is not None:  # the curvature of the curves is neglected, which suffices for Newton's method
-            b = np.abs(beta)
-            growth = np.divide(field.inertia(beta), b, out=np.array(field.speed), where=b > 0)
+        if self.logs or field.curves is not None:
+            # The curvature of curves is neglected, which suffices for Newton's method.
+            b, growth = np.abs(beta), self._growth(beta)
             inner, outer = (b, growth) if self.logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
             return -(outer * sign)[:, None] * gram * (inner * sign)[None, :]
-        if self.logs:
-            return -(field.speed * sign)[:, None] * gram * beta[None, :]
         w = np.maximum(state, 0.0)
         out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * gram
         out = out * (sign * power * w ** (power - 1))[None, :]

@@ -32,37 +32,31 @@ class ExactPath:
 def exact_process(
     X: Matrix,
     y: Vector,
-    upper: Sequence[Threshold],
-    lower: Sequence[Threshold],
-    upper_penalty: Vector,
-    lower_penalty: Vector,
+    thresholds: Sequence[Sequence[Threshold]],
+    penalties: Sequence[Vector],
     max_jumps: int | None = None,
     t_end: Fraction | None = None,
 ) -> ExactPath:
-    """Follow the process from saddle to saddle."""
+    """Follow the process from saddle to saddle; thresholds and penalties are those of the upper and lower bounds."""
     n, d = len(X), len(X[0])
     gram = [[sum((row[i] * row[j] for row in X), Fraction(0)) / n for j in range(d)] for i in range(d)]
     moment = [sum((row[i] * value for row, value in zip(X, y, strict=True)), Fraction(0)) / n for i in range(d)]
     t = Fraction(0)
     s = [Fraction(0)] * d
-    at: set[tuple[int, int]] = {(i, 1) for i in range(d) if upper[i] == 0} | {
-        (i, -1) for i in range(d) if lower[i] == 0
-    }
-    beta, loose = _saddle(gram, moment, at, upper_penalty, lower_penalty)
+    at = {(i, sign) for side, sign in zip(thresholds, (1, -1), strict=True) for i in range(d) if side[i] == 0}
+    beta, loose = _saddle(gram, moment, at, penalties)
     tied = [loose]
-    at = _still_at(gram, moment, beta, at, upper_penalty, lower_penalty)
+    at = _still_at(gram, moment, beta, at, penalties)
     times: list[Fraction] = []
     saddles = [tuple(beta)]
     hits: list[tuple[int, ...]] = []
     while True:
         g = [_dot(gram[i], beta) - moment[i] for i in range(d)]
         waits: dict[tuple[int, int], Fraction] = {}
-        for i in range(d):
-            up, low = upper[i], lower[i]
-            if up is not None and (i, 1) not in at and -g[i] - upper_penalty[i] > 0:
-                waits[i, 1] = (up + upper_penalty[i] * t - s[i]) / (-g[i] - upper_penalty[i])
-            if low is not None and (i, -1) not in at and g[i] - lower_penalty[i] > 0:
-                waits[i, -1] = (low + lower_penalty[i] * t + s[i]) / (g[i] - lower_penalty[i])
+        for side, cost, sign in zip(thresholds, penalties, (1, -1), strict=True):
+            for i, threshold in enumerate(side):
+                if threshold is not None and (i, sign) not in at and -sign * g[i] - cost[i] > 0:
+                    waits[i, sign] = (threshold + cost[i] * t - sign * s[i]) / (-sign * g[i] - cost[i])
         if not waits:
             return ExactPath(tuple(times), tuple(saddles), tuple(hits), tuple(tied), None)
         wait = min(waits.values())
@@ -71,22 +65,22 @@ def exact_process(
         t += wait
         s = [s[i] - wait * g[i] for i in range(d)]
         arrived = {key for key, value in waits.items() if value == wait}
-        beta, loose = _saddle(gram, moment, at | arrived, upper_penalty, lower_penalty)
+        beta, loose = _saddle(gram, moment, at | arrived, penalties)
         tied.append(loose)
-        at = _still_at(gram, moment, beta, at | arrived, upper_penalty, lower_penalty)
+        at = _still_at(gram, moment, beta, at | arrived, penalties)
         times.append(t)
         saddles.append(tuple(beta))
         hits.append(tuple(sorted(i for i, _ in arrived)))
 
 
 def _saddle(
-    gram: Matrix, moment: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
+    gram: Matrix, moment: Vector, at: set[tuple[int, int]], costs: Sequence[Vector]
 ) -> tuple[Vector, frozenset[tuple[int, int]]]:
     """A minimiser on the cone of coordinates at a bound, and those that are not unique, if any."""
     beta = [Fraction(0)] * len(moment)
     keys = sorted(at)
     G = [[p * q * gram[i][j] for j, q in keys] for i, p in keys]
-    h = [p * moment[i] - (up_cost[i] if p > 0 else low_cost[i]) for i, p in keys]
+    h = [p * moment[i] - costs[p < 0][i] for i, p in keys]
     b = _quadratic(G, h)
     for (i, p), value in zip(keys, b, strict=True):
         beta[i] += p * value
@@ -98,12 +92,12 @@ def _saddle(
 
 
 def _still_at(
-    gram: Matrix, moment: Vector, beta: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
+    gram: Matrix, moment: Vector, beta: Vector, at: set[tuple[int, int]], costs: Sequence[Vector]
 ) -> set[tuple[int, int]]:
     """The coordinates that the gradient keeps at their bounds."""
     kept = set()
     for i, p in at:
-        push = p * (moment[i] - _dot(gram[i], beta)) - (up_cost[i] if p > 0 else low_cost[i])
+        push = p * (moment[i] - _dot(gram[i], beta)) - costs[p < 0][i]
         if push >= 0 or beta[i] * p > 0:
             kept.add((i, p))
     return kept

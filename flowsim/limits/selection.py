@@ -54,11 +54,10 @@ def selected(
     from flowsim.solvers.entropy import Powers, mirror_interpolation
 
     up, low = (flags & 1) != 0, (flags & 2) != 0
-    dual = np.where(
-        up,
-        bounds.upper[coordinates] + bounds.upper_penalty[coordinates] * t,
-        -(bounds.lower[coordinates] + bounds.lower_penalty[coordinates] * t),
+    upper, lower = (
+        a[coordinates] + b[coordinates] * t for a, b in zip(bounds.thresholds, bounds.penalties, strict=True)
     )
+    dual = np.where(up, upper, -lower)
     target, sign, size = columns @ values, np.where(up, 1.0, -1.0), float(np.abs(values).max())
     growth = bounds.growth
     try:

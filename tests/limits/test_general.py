@@ -93,7 +93,7 @@ def test_the_end_has_the_least_weighted_l1_norm_among_solutions() -> None:
 def test_the_four_feature_fixture_is_met_exactly_in_fractions() -> None:
     X = [[Fraction(v).limit_denominator(10) for v in row] for row in ([1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7])]
     one, zero = [Fraction(1)] * 4, [Fraction(0)] * 4
-    path = exact_process(X, [Fraction(1), Fraction(0)], one, one, zero, zero)
+    path = exact_process(X, [Fraction(1), Fraction(0)], (one, one), (zero, zero))
     assert path.jump_times == (2, 8, Fraction(552, 49))
     assert path.saddles[1:3] == ((Fraction(4, 5), 0, 0, 0), (0, 0, Fraction(7, 5), 0))
     assert path.saddles[3] == (0, 0, Fraction(10, 7), Fraction(-10, 49))
