@@ -1,10 +1,11 @@
-"""Atomic writing of files, with permissions by the user's umask."""
+"""Atomic writing: of files, with permissions by the user's umask, and of several files together."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, to which its files are moved when the block succeeds.
+
+    Raises OSError if `folder` cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as staging:
+        yield Path(staging)
+        for file in sorted(Path(staging).iterdir()):
+            os.replace(file, folder / file.name)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

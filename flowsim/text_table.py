@@ -1,4 +1,4 @@
-"""Tables as plain text."""
+"""Tables as plain text, and texts that are too long."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from typing import Any
 _GAP = "  "
 #: A column is not made narrower than this.
 _NARROWEST = 20
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters, with dots for what is left out."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def text_table(

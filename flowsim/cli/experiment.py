@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from flowsim.cli.registry import FILE_OPTIONS, FUNCTIONS, make_network, parameters_of, run_point
 from flowsim.network import NAMED_NOISES
 from flowsim.problem.losses import LOSSES
+from flowsim.text_table import shortened
 
 #: Largest size of an experiment file, in bytes.
 _LONGEST = 1_000_000
@@ -263,15 +264,12 @@ def _fault(path: Path, error: ValidationError, section: str) -> ValueError:
     first = faults[0]
     key = ".".join(str(part) for part in ((section,) if section else ()) + first["loc"] if part not in _BRANCHES)
     text = first["msg"].removeprefix("Value error, ")
-    received = "" if first["type"] in ("missing", "value_error") else f"; received {_short(first['input'])}"
+    received = (
+        "" if first["type"] in ("missing", "value_error") else f"; received {shortened(repr(first['input']), 60)}"
+    )
     more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
     return ValueError(f"{path.name}: `{key or 'experiment'}`: {text}{received}.{more}")
 
 
 #: Pydantic's suffixes to the location of an error when a value may be of several types.
 _BRANCHES = frozenset({"bool", "int", "float", "str", "list[any]", "dict[str,any]", "list[str]"})
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowsim.atomic import staged
 from flowsim.cli.options import F, progress_option
 from flowsim.json_values import json_value
 
@@ -43,20 +41,15 @@ def output_folder(out: Path) -> Iterator[Path]:
     matplotlib.use("Agg")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-    except OSError as error:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise ValueError(f"`--out` must be a folder that can be written; {out}: {error.strerror}.") from None
-    try:
-        yield staging
-        for file in sorted(staging.iterdir()):
-            os.replace(file, out / file.name)
+        with contextlib.ExitStack() as stack:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                staging = stack.enter_context(staged(out))
+            except OSError as error:
+                raise ValueError(f"`--out` must be a folder that can be written; {out}: {error.strerror}.") from None
+            yield staging
         made = []
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from flowsim.atomic import staged
 
 if TYPE_CHECKING:
     import xarray
@@ -150,15 +150,13 @@ def _summarise(result: xarray.Dataset, out: Path) -> int:
 
 
 def _write(result: xarray.Dataset, out: Path) -> None:
-    """Write each file atomically."""
+    """Write both files, or none."""
     from flowsim.results.netcdf import Labelled, write_plain
     from flowsim.sweep import to_dataframe
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
-        part = Path(folder) / out.name
+    with staged(out.parent) as folder:
+        part = folder / out.name
         write_plain(Labelled.of_xarray(result), part)
         # The full environment of every point is in the .nc only.
         to_dataframe(result.drop_vars("info", errors="ignore")).to_csv(part.with_suffix(".csv"), index=False)
-        os.replace(part, out)
-        os.replace(part.with_suffix(".csv"), out.with_suffix(".csv"))

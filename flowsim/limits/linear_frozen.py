@@ -56,6 +56,4 @@ def beside_frozen(block: Block, Z: Array) -> FrozenBlock:
     elif Z.shape[1]:
         Q = np.linalg.qr(Z[r:])[0]
         right = right - Q @ Q.T
-    return FrozenBlock(
-        block.features, block.targets, block.curvatures, block.signal, block.a, block.b, left=left, right=right
-    )
+    return FrozenBlock(**vars(block), left=left, right=right)

@@ -16,6 +16,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from flowsim.text_table import shortened
+
 if TYPE_CHECKING:
     import sympy
     from numpy.typing import NDArray
@@ -163,8 +165,7 @@ class _Reader:
         return None
 
     def _error(self, problem: str, position: int) -> ValueError:
-        shown = self.text if len(self.text) <= 80 else self.text[:77] + "..."
-        return ValueError(f"`formula` {shown!r}: {problem} at position {position}.")
+        return ValueError(f"`formula` {shortened(self.text, 80)!r}: {problem} at position {position}.")
 
     def _sum(self) -> tuple[Node, int]:
         self.depth += 1

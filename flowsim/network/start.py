@@ -131,24 +131,19 @@ def read_start(
     d: int,
 ) -> Start | None:
     """The start of a flow if one scale and a direction in floats do not describe it, else None."""
-    in_logs = isinstance(start, Mapping) and any(isinstance(value, Logs) for value in start.values())
-    if pretrained is None and not in_logs:
+    given = start.items() if isinstance(start, Mapping) else ()
+    logs = {name: value for name, value in given if isinstance(value, Logs)}
+    if pretrained is None and not logs:
         return None
     parts = []
     if pretrained is not None:
         values = net.direction(pretrained, d, name="pretrained")
         parts.append((np.sign(values), log_abs(values)))
-    if in_logs:
-        assert start is not None
-        plain = {name: 0.0 if isinstance(value, Logs) else value for name, value in start.items()}
-        values = np.array(net.direction(plain, d))
-        sign, log = np.sign(values), log_abs(values)
-        for row, name in enumerate(net.weights):
-            if isinstance(start[name], Logs):
-                sign[row], log[row] = start[name].arrays(f"start[{name!r}]", d)
-    else:
-        values = net.direction(start, d)
-        sign, log = np.sign(values), log_abs(values)
+    values = np.array(net.direction({**dict(given), **dict.fromkeys(logs, 0.0)} if logs else start, d))
+    sign, log = np.sign(values), log_abs(values)
+    for name, value in logs.items():
+        row = net.weights.index(name)
+        sign[row], log[row] = value.arrays(f"start[{name!r}]", d)
     parts.append((sign, log + scale.log))
     if not any(sign.any() for sign, _ in parts):
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")

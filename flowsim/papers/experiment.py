@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
 
+from flowsim.atomic import staged
 from flowsim.json_values import json_value
 from flowsim.plot.style import styled
 from flowsim.results.netcdf import Labelled, write_plain
@@ -167,22 +166,20 @@ def reproduce(name: str, folder: str | Path) -> Report:
     outcome = entry.function()
     files = []
     # Named colours are resolved when a figure is saved, hence within its style.
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as staging, matplotlib.style.context(STYLE):
+    with staged(folder) as staging, matplotlib.style.context(STYLE):
         for suffix, figure in outcome.figures.items():
-            files.append(Path(staging) / f"{name}{'-' if suffix else ''}{suffix}.png")
+            files.append(staging / f"{name}{'-' if suffix else ''}{suffix}.png")
             figure.savefig(files[-1])
             plt.close(figure)
         for suffix, animation in outcome.animations.items():
-            files.append(Path(staging) / f"{name}-{suffix}.gif")
+            files.append(staging / f"{name}-{suffix}.gif")
             save_animation(animation, files[-1])
             plt.close(animation._fig)  # type: ignore[attr-defined]
-        files.append(Path(staging) / f"{name}.nc")
+        files.append(staging / f"{name}.nc")
         write_plain(Labelled.of_xarray(outcome.data), files[-1])
         seconds = time.perf_counter() - began
-        files.append(Path(staging) / f"{name}.json")
+        files.append(staging / f"{name}.json")
         files[-1].write_text(json.dumps(_summary(entry, outcome, seconds), indent=2, allow_nan=False) + "\n")
-        for file in files:
-            os.replace(file, folder / file.name)
     return Report(entry, tuple(outcome.checks), tuple(folder / file.name for file in files), seconds)
 
 

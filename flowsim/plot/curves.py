@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowsim.arrays import Array, Bools, Index
+from flowsim.arrays import Array, Index
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import CLOCKS, State
 
@@ -32,14 +32,14 @@ class Drawn:
         Values of the coordinates drawn.
     index : array (m,)
         Their indices, ascending.
-    named : array (m,) of bool
-        Whether a coordinate is named; the others are drawn grey.
+    named : array
+        Columns of `beta` that are named; the others are drawn grey.
     """
 
     x: Array
     beta: Array
     index: Index
-    named: Bools
+    named: Index
 
 
 def sample_times(traj: Trajectory) -> Array:
@@ -70,7 +70,8 @@ def drawn(traj: Trajectory, clock: DrawnClock) -> Drawn:
     part = slice(None, None, max(1, len(traj) // _SAMPLES) if state is traj and traj.dense is not None else 1)
     x, beta = on_clock(state, clock)[part], state.beta.reshape(len(state.t), -1)[part]
     index = _largest(np.maximum(beta.max(axis=0), -beta.min(axis=0)))
-    return _named(x, beta[:, index], index)
+    beta = beta[:, index]
+    return Drawn(x, beta, index, worth_naming(beta))
 
 
 def on_clock(state: State, clock: DrawnClock) -> Array:
@@ -86,9 +87,8 @@ def _largest(peak: Array) -> Index:
     return np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
 
 
-def _named(x: Array, beta: Array, index: Index) -> Drawn:
-    peak = np.abs(beta).max(axis=0)
-    named = np.zeros(len(index), dtype=bool)
-    named[np.argsort(-peak, kind="stable")[:MOST_NAMES]] = True
-    named &= peak > NEGLIGIBLE * peak.max(initial=0.0)
-    return Drawn(x, beta, index, named)
+def worth_naming(values: Array) -> Index:
+    """The largest columns of values (T, k), ascending, without negligible ones."""
+    peak = np.abs(values).max(axis=0, initial=0.0)
+    largest = np.sort(np.argsort(-peak, kind="stable")[:MOST_NAMES])
+    return largest[peak[largest] > NEGLIGIBLE * peak.max(initial=0.0)]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
-from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, on_clock
+from flowsim.plot.curves import on_clock, worth_naming
 from flowsim.plot.labels import named_curves
 from flowsim.plot.linear_limits import levels, linear_limit
 from flowsim.plot.panels import fit, four_panels
@@ -79,9 +79,7 @@ def saddle_to_saddle(
 
 def _largest(values: Array, names: Sequence[str]) -> dict[int, str]:
     """The columns to be named, and their names."""
-    peak = np.abs(values).max(axis=0, initial=0.0)
-    largest = np.sort(np.argsort(-peak, kind="stable")[:MOST_NAMES])
-    return {int(i): names[i] for i in largest if peak[i] > NEGLIGIBLE * peak.max(initial=0.0)}
+    return {int(i): names[i] for i in worth_naming(values)}
 
 
 @styled

@@ -109,7 +109,7 @@ def trajectory(
     shown = drawn(traj, clock)
     _clock_axis(ax, traj, clock, path)
     names = coordinate_names(traj)
-    named = {int(column): names[int(shown.index[column])] for column in np.flatnonzero(shown.named)}
+    named = {int(column): names[int(shown.index[column])] for column in shown.named}
     named_curves(ax, shown.x, shown.beta, named, legend)
     ax.set_ylabel(r"coordinates $\beta_i$")
     return ax

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.text_table import shortened
 
 _REMEDIES = ("drop it", "drop such rows")
 #: What marks a gap in tables of the UCI repository.
@@ -126,15 +127,11 @@ def _parsed(values: NDArray[Any], name: str, what: str, remedies: tuple[str, str
                 remedy = "two labels are for the logistic or exponential `loss`"
             elif kinds <= max(2, len(values) // 2) and not isinstance(value, np.datetime64 | np.timedelta64):
                 remedy = f"encode it as columns of 0 and 1 (pandas.get_dummies), or {remedy}"
+            shown = shortened(repr(str(value)), 40)
             raise ValueError(
-                f"{what}: column {name!r} must hold numbers; received {_shown(value)} in row {row}: {remedy}."
+                f"{what}: column {name!r} must hold numbers; received {shown} in row {row}: {remedy}."
             ) from None
     return out
-
-
-def _shown(value: Any) -> str:
-    text = repr(str(value))
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _aligned(X: Any, y: Any) -> Any:

@@ -217,12 +217,8 @@ def _digest(name: str, value: Any) -> str:
 
 def _seed(root: int, row: Mapping[str, str]) -> int:
     """A point's seed, below 2^63, from the root seed and the point's parameters."""
-    words = [int(word, 16) for word in _words(digest(dict(row)))]
+    words = np.frombuffer(bytes.fromhex(digest(dict(row))), dtype=">u4").tolist()
     return int(np.random.SeedSequence([root, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _words(text: str) -> list[str]:
-    return [text[first : first + 8] for first in range(0, len(text), 8)]
 
 
 def _check_signature(function: Callable[..., Any], parameters: Sequence[Mapping[str, Any]]) -> None:

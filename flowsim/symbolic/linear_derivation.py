@@ -140,33 +140,32 @@ class LinearDerivation(Rendered):
             f"({v} m tr(U^T Sigma U) + {u} tr(Sigma) |V|^2)/2 + const",
         )
 
-    def _damping_terms(self) -> tuple[list[str], list[str], list[str], list[str]]:
+    def _damping_terms(self) -> dict[str, list[tuple[str, str]]]:
         """The terms of a and b, in LaTeX and plain text."""
-        a_tex, a_text, b_tex, b_text = [], [], [], []
+        terms: dict[str, list[tuple[str, str]]] = {"a": [], "b": []}
         if self.std[1] != 0:
-            a_tex.append(rf"{sympy.latex(self.std[1])}^2 m \Sigma")
-            a_text.append(f"{self.std[1]}^2 m Sigma")
+            terms["a"].append((rf"{sympy.latex(self.std[1])}^2 m \Sigma", f"{self.std[1]}^2 m Sigma"))
         if self.std[0] != 0:
-            b_tex.append(rf"{sympy.latex(self.std[0])}^2 \operatorname{{tr}}\Sigma")
-            b_text.append(f"{self.std[0]}^2 tr(Sigma)")
+            terms["b"].append(
+                (rf"{sympy.latex(self.std[0])}^2 \operatorname{{tr}}\Sigma", f"{self.std[0]}^2 tr(Sigma)")
+            )
         if self.decay != 0:
-            for tex, text in ((a_tex, a_text), (b_tex, b_text)):
-                tex.append(r"\lambda")
-                text.append("lambda")
-        return a_tex, a_text, b_tex, b_text
+            for each in terms.values():
+                each.append((r"\lambda", "lambda"))
+        return terms
 
     def _flow(self) -> list[Line]:
-        a_tex, a_text, b_tex, b_text = self._damping_terms()
+        terms = self._damping_terms()
+        a_u, b_v = (" - a U" if terms["a"] else ""), (" - b V" if terms["b"] else "")
         lines = [
             Line(("G", "G"), (r"X^\top (Y - X U V^\top) / n", "X^T (Y - X U V^T) / n")),
-            Line((r"\dot U", "U'"), ("G V" + (" - a U" if a_tex else ""),) * 2),
-            Line((r"\dot V", "V'"), (r"G^\top U" + (" - b V" if b_tex else ""), "G^T U" + (" - b V" if b_tex else ""))),
+            Line((r"\dot U", "U'"), (f"G V{a_u}",) * 2),
+            Line((r"\dot V", "V'"), (rf"G^\top U{b_v}", f"G^T U{b_v}")),
         ]
-        if a_tex:
-            lines.append(Line(("a", "a"), (" + ".join(a_tex), " + ".join(a_text))))
-        if b_tex:
-            lines.append(Line(("b", "b"), (" + ".join(b_tex), " + ".join(b_text))))
-        a, b = ("-a" if a_tex else "0"), ("-b" if b_tex else "0")
+        for name, each in terms.items():
+            if each:
+                lines.append(Line((name, name), tuple(" + ".join(texts) for texts in zip(*each, strict=True))))
+        a, b = ("-a" if terms["a"] else "0"), ("-b" if terms["b"] else "0")
         lines += [
             say("with $Z = (U; V)$ the flow is linear in $Z$ for a given path of $beta$:"),
             Line((r"\dot Z", "Z'"), (r"S(\beta) Z", "S(beta) Z")),

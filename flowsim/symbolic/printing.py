@@ -84,7 +84,10 @@ def _signed(term: str) -> str:
 
 def _number(e: sympy.Expr) -> str:
     if e.is_Rational:
-        value = _float(Fraction(int(e.p), int(e.q)))
+        try:
+            value = float(Fraction(int(e.p), int(e.q)))
+        except OverflowError:
+            value = math.inf
     else:
         exact = sympy.N(e, 30)
         if not exact.is_real:
@@ -93,10 +96,3 @@ def _number(e: sympy.Expr) -> str:
     if not math.isfinite(value):
         raise ValueError("`formula` contains a constant outside the range of floats.")
     return repr(value)
-
-
-def _float(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
