@@ -65,7 +65,7 @@ def test_the_address_keeps_every_setting_to_the_last_digit(controls: Controls) -
         ("?depth=9", "`depth` must be from 2 to 5; received 9"),
         ("?depth=x", "`depth` must be a number; received 'x'"),
         ("?eta=-1", "`eta` must be >= 0"),
-        ("?eta=nan", "`eta` must be >= 0"),
+        ("?eta=nan", "`eta` must be finite"),
         ("?noise=pink", "`noise` must be one of gaussian, uniform"),
         ("?clock=wall", "`clock` must be one of"),
         ("?beta=1", "`beta` is not a setting of this page; there are formula, depth"),
