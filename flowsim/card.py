@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.text_table import shortened
-
 #: Okabe & Ito, distinct for every kind of colour vision on white and on black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _WIDTH, _HEIGHT, _MARGIN = 300, 110, 4
@@ -109,7 +107,7 @@ def one_line(result: Any) -> str:
         if not each.repr or each.name.startswith("_") or value is None:
             continue
         if isinstance(value, str | bool | np.bool_ | int | float | np.number):
-            text = shortened(value, 60) if isinstance(value, str) else number(value)
+            text = number(value) if not isinstance(value, str) else value if len(value) <= 60 else value[:57] + "..."
             parts.append(f"{each.name}={text}")
         elif isinstance(value, np.ndarray):
             parts.append(f"{each.name} {value.shape}")
