@@ -308,7 +308,9 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
         advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
     chosen = _in_weights(case, asked == "auto", reason is None, advice)
     if is_lost(chosen.visible_part, rtol):
-        raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha` or a larger `rtol`.")
+        # Where data give coefficients no size, all of them vanish with alpha, those of higher orders first.
+        smaller = "a smaller `alpha` or " if problem.coefficient_size > 0 else ""
+        raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use {smaller}a larger `rtol`.")
     return chosen, reason
 
 

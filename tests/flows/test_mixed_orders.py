@@ -84,3 +84,12 @@ def test_coefficients_that_stand_still_are_those_of_the_start(formulas):
     for i in (0, 2):
         right = 1e-15 * start["u"][i] * start["v"][i] * start["w"][i]
         np.testing.assert_allclose(run.beta[:, i], right, rtol=1e-9)
+
+
+def test_where_data_are_zero_a_smaller_scale_is_no_remedy() -> None:
+    """Then ``u**2 - v**2`` is a difference of terms of order 2 beside a product of order 3: a larger rtol is one."""
+    net, problem = fs.DiagonalNetwork(["u*v*w", "u**2 - v**2"]), fs.Regression([[0.8, 1.3], [0.2, -2.9]], [0.0, 0.0])
+    with pytest.raises(fs.IntegrationError, match="exceeds `rtol`; use a larger `rtol`"):
+        fs.gradient_flow(net, problem, 2.0, alpha=1e-8, start=dict.fromkeys("uvw", 1.01), method="BDF", rtol=1e-8)
+    run = fs.gradient_flow(net, problem, 2.0, alpha=1e-8, start=dict.fromkeys("uvw", 1.01), method="BDF", rtol=1e-4)
+    np.testing.assert_allclose(run.beta[-1], [1.01**3 * 1e-24, 0.0], rtol=1e-9)
