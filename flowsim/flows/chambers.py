@@ -17,11 +17,11 @@ Formulas with fewer symmetries keep weights along the rest, whose errors :mod:`f
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
-from flowsim.arrays import Array, Bools, Integers, log_abs
+from flowsim.arrays import Array, Bools, Integers, gauss_points, log_abs
 from flowsim.flows.balancing import product_decay_rates, product_pairs
 from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.kernel_coordinates import (
@@ -59,6 +59,13 @@ _DECAYED = 100.0
 #: At rest: a further change below this part of the local tolerance, and rates unaffected by hidden unknowns.
 _REST = 0.1
 _UNCHANGED = 1e-9
+
+
+@cache
+def _rule(count: int) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights of an average over [0, 1]."""
+    points, weights = gauss_points(np.array([0.0, 1.0]), count)
+    return points[0], weights[0]
 
 
 class ChamberCoordinates(KernelCoordinates):
@@ -153,14 +160,16 @@ class ChamberCoordinates(KernelCoordinates):
 
     def _factor(self, j: int, c: Array, g: Array, nodes: int) -> Array:
         """lambda_j by the mean of the Jacobian between the mirror and the state, shape (d,)."""
-        total = np.zeros(self.d)
-        for node, part in zip(*np.polynomial.legendre.leggauss(nodes), strict=True):
-            nearer = c.copy()
-            nearer[j] *= (1 + node) / 2
-            blocks = self._blocks(self.chambers.weights(nearer), g, self.s2)
-            mean = np.einsum("ia,iab,ib->i", self.chambers.forms[:, j], blocks, self.chambers.back[:, :, j])
-            total += part / 2 * mean
-        return total
+        points, parts = _rule(nodes)
+        nearer = np.repeat(c[:, None], nodes, axis=1)
+        nearer[j] *= points[:, None]
+        w = np.einsum("iaj,jni->ani", self.chambers.back, nearer).reshape(self.k, -1)
+        blocks = np.empty((self.k, self.k, nodes * self.d))
+        kind, slope, s2 = (np.tile(each, nodes) for each in (self.kind, g, self.s2))
+        self.kernels.field_jacobian(w, kind, self.std, slope, s2, blocks)
+        blocks = blocks.reshape(self.k, self.k, nodes, self.d)
+        means = np.einsum("ia,abni,ib->ni", self.chambers.forms[:, j], blocks, self.chambers.back[:, :, j])
+        return np.asarray(parts @ means)
 
     def _rhs(self, t: float, y: Array) -> Array:
         rates, _, w, _ = self._rates(t, y)
