@@ -114,7 +114,8 @@ def _parsed(values: NDArray[Any], name: str, what: str, remedies: tuple[str, str
         if value is None or value is getattr(np, "nat", None) or type(value).__name__ in ("NAType", "NaTType"):
             continue
         try:
-            if isinstance(value, complex | np.datetime64 | np.timedelta64):
+            # Python's float takes 1_000 for a number, no table does.
+            if isinstance(value, complex | np.datetime64 | np.timedelta64) or (isinstance(value, str) and "_" in value):
                 raise ValueError
             out[row] = float(value)
         except (TypeError, ValueError):

@@ -43,6 +43,7 @@ def test_a_frame_gives_names_and_target() -> None:
             "column 'a' must hold numbers; received 'x' in row 0.*get_dummies",
         ),
         (FRAME.assign(a=[1.0, 2.0, "?", *range(17)]), "goal", r"'a' must hold numbers; received '\?' in row 2"),
+        (FRAME.assign(a=["1", "1_000", *map(str, range(18))]), "goal", r"must hold numbers; received '1_000' in row 1"),
         (FRAME.assign(a=[np.nan, *range(19)]), "goal", "column 'a' must be finite; row 0 holds no value"),
         (FRAME.assign(a=[pd.NA, *range(19)]), "goal", "column 'a' must be finite; row 0 holds no value"),
         (FRAME[["a"]], FRAME["goal"].iloc[:19], "their indices differ"),
