@@ -12,6 +12,7 @@ it over which J hardly changes.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -29,6 +30,9 @@ _SHARE, _FLOOR = 0.01, 2e-13
 _ITERATIONS = 15
 #: Growth of the update at which the iteration is given up.
 _GROWTH = 2.0
+#: Of lengths that are tried: parts of the tolerance for their error, and for motion that counts, their spacing as a
+#: logarithm, and the least of their products with a rate.
+_RESOLVED, _MOVED, _SPACING, _SLOWEST = 0.01, 1e-5, 0.2, 1e-20
 #: Of rest: the largest rate of decay, relative to its model, and of neutral motion, relative to the slowest decay.
 _FASTEST, _NEUTRAL = 10.0, 0.01
 #: Of steps to a minimum: the largest, relative to the product, and its accuracy; iterations.
@@ -36,11 +40,12 @@ _CLOSE, _MOST = 1e-2, 200
 
 
 class GrownStages(NamedTuple):
-    """The stages of one step: products and G at the nodes, (s, R, p), and the filtered error, relative to Z."""
+    """The stages of one step: Z (s, R + p, q), products and G (s, R, p) at the nodes, the filtered error of Z."""
 
+    Z: Array
     product: Array
     G: Array
-    error: float
+    error: float  #: relative to Z
 
 
 class GrownDirections:
@@ -100,6 +105,23 @@ class GrownDirections:
             self.origin = self
         return min(h, linear / max(self.rates[-1], 1e-300))
 
+    def resolved(self, least: float, most: float, tol: float) -> float:
+        """The longest step up to `most` that follows the relaxation to a part of the tolerance.
+
+        In the linear equation, by the error of the polynomial through the stages at the start. `least`, if the error
+        in that length is below half of the tolerance alone, else 0.
+        """
+        rates, vectors = self._spectrum
+        speed = np.abs(self.field.ravel() @ vectors) / np.linalg.norm(self.Z)
+        # Modes that the step does not move to the tolerance, and those that do not relax, are resolved.
+        kept = (rates < 0) & (speed * np.minimum(most, -1 / np.minimum(rates, -1e-300)) > _MOVED * tol)
+        rates, speed = rates[kept], speed[kept]
+        lengths = np.geomspace(most, least, max(2, math.ceil(math.log(most / least) / _SPACING) + 1))
+        x = np.maximum(lengths[:, None] * -rates, _SLOWEST)
+        errors = np.linalg.norm(lengths[:, None] * speed * _missed(self.tableau.c, x) / (1.0 + x), axis=1)
+        resolved = np.flatnonzero(errors <= _RESOLVED * tol)
+        return float(lengths[resolved[0]]) if len(resolved) else least if errors[-1] <= 0.5 * tol else 0.0
+
     def is_at_rest(self, tol: float) -> bool:
         """Whether the distance from a stable rest, by one step of Newton's method, is below `tol`, relative to Z.
 
@@ -135,14 +157,15 @@ class GrownDirections:
         inverse = 1.0 / (1.0 - h * tableau.eigenvalues[:, None] * self.rates)
         W, G, last = np.zeros((tableau.stages, *self.Z.shape)), self.G, 0.0
         for iteration in range(_ITERATIONS):
-            product, new, moved = self._field(self.Z + W)
+            Z = self.Z + W
+            product, new, moved = self._field(Z)
             change = h * float(np.abs(new - G).max())
             if iteration > 1 and not change <= _GROWTH * last:
                 return None, iteration
             # The remaining error of a linearly convergent iteration.
             left = change**2 / (last - change) if 0.0 < change < 0.5 * last else change
             if iteration and left <= max(_SHARE * tol, _FLOOR):
-                return GrownStages(product, new, self._error(h, moved)), iteration
+                return GrownStages(Z, product, new, self._error(h, moved)), iteration
             G, last = new, change
             residual = h * (tableau.a @ moved.reshape(tableau.stages, -1)) - W.reshape(tableau.stages, -1)
             update = tableau.vectors @ (inverse * (tableau.inverse @ (residual @ self._spectrum[1])))
@@ -154,6 +177,17 @@ class GrownDirections:
         missed = self.tableau.at_ends[0] @ moved.reshape(len(moved), -1) - self.field.ravel()
         answered = (missed @ self._spectrum[1]) / (1.0 - h * self.rates)
         return float(h * np.linalg.norm(answered) / np.linalg.norm(self.Z))
+
+
+def _missed(c: Array, x: Array) -> Array:
+    """Of ``y' = -y`` in steps of lengths x: the error at 0 of the polynomial through the stages, at nodes c.
+
+    ``1 / sum_j |M^(j)(0) / M(0)| x^-j`` with ``M(t) = prod (t - c_i)``, by the collocation polynomial
+    ``k sum_j M^(j)(t) (-x)^-j``; all terms have the same sign.
+    """
+    coefficients = np.abs(np.poly(c))
+    factorials = np.cumprod(np.append(1.0, np.arange(1.0, len(c) + 1)))[::-1]
+    return np.asarray(1.0 / np.polyval(coefficients / coefficients[-1] * factorials, 1.0 / x))
 
 
 def newton_step(coupling: Coupling, product: Array, G: Array) -> float:

@@ -74,6 +74,8 @@ class FrameProblem:
         """Of ``Z -> S Z`` at one state (R + p, q), N = (R + p) q: symmetric, for G is minus a gradient."""
         (n, q), R = Z.shape, len(self.damping_rows)
         U, V = Z[:R], Z[R:]
+        if self.coupling.signal is not None:
+            return self._jacobian_of_linear(U, V)
         units = np.eye(n * q).reshape(-1, n, q)
         product = U @ V.T
         moved = units[:, :R] @ V.T + U @ np.swapaxes(units[:, R:], -1, -2)
@@ -83,6 +85,21 @@ class FrameProblem:
         damping = np.concatenate([self.damping_rows, self.damping_columns])[:, None]
         columns = np.concatenate([first, second], axis=1) - damping * units
         return columns.reshape(len(units), -1)
+
+    def _jacobian_of_linear(self, U: Array, V: Array) -> Array:
+        """The same for ``G = signal - rows * product * columns``, by its blocks."""
+        (R, q), n = U.shape, len(U) + len(V)
+        weighted = self.coupling.curvature_rows[:, None] * U, self.coupling.curvature_columns[:, None] * V
+        out, along = np.zeros((n, q, n, q)), np.arange(q)
+        first, second = np.arange(R), np.arange(R, n)
+        out[first, :, first] = -self.coupling.curvature_rows[:, None, None] * (V.T @ weighted[1])
+        out[second, :, second] = -self.coupling.curvature_columns[:, None, None] * (U.T @ weighted[0])
+        cross = -weighted[0][:, None, None, :] * weighted[1].T[:, :, None]
+        cross[:, along, :, along] += self.coupling.value(U @ V.T)
+        out[:R, :, R:], out[R:, :, :R] = cross, cross.transpose(2, 3, 0, 1)
+        whole = out.reshape(n * q, n * q)
+        whole[np.diag_indices(n * q)] -= np.repeat(np.concatenate([self.damping_rows, self.damping_columns]), q)
+        return whole
 
     @cached_property
     def is_damped(self) -> bool:

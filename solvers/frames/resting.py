@@ -12,6 +12,7 @@ run: any other would follow the rounding of G.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,14 +21,14 @@ import numpy as np
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.grown import GrownDirections, newton_step
+from flowsim.solvers.frames.grown import GrownDirections, GrownStages, newton_step
 from flowsim.solvers.frames.nonlinear import growth_of
 from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.plateau import Plateau, PlateauStep, rest_of
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.solution import CollocationStep
 from flowsim.solvers.frames.step_control import DEFECT_WEIGHT, LARGEST_CUT, NEWTON_CUT, ROUNDING_FLOOR, SAFETY
-from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
+from flowsim.solvers.gauss import GaussTableau, gauss_tableau, lagrange_weights, radau_tableau
 
 #: Logarithm of a ratio of two directions that is below their rounding.
 BELOW_ROUNDING = 30.0
@@ -39,9 +40,11 @@ _APART = 20.0
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 #: Safety factor on the length that the rate of active directions would allow.
 _CAUTION = 0.1
-#: Steps of active directions alone: the least length worth taking in ordinary steps, the first in the least, growth;
-#: the distance from rest, relative to the rate of waiting directions, at which they begin, and after a failed one.
-_LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.002, 0.6
+#: Steps of active directions alone: stages; the least length worth taking in ordinary steps; the distance from rest,
+#: relative to the rate of waiting directions, at which they begin, and after a failed one.
+_STAGES, _LONG_LEAST, NEAR_REST, _PATIENCE = 11, 3.0, 0.002, 0.6
+#: Number of ordinary steps that a plateau step must replace; condition number of columns by which directions are given.
+_WORTH, _TRIED, _WELL_CONDITIONED = 12, 12, 1e3
 #: Its least length where nothing waits: Gauss's method, unlike Radau's, leaves what is fast in it near its tolerance.
 _ALONE_LEAST = 0.05
 #: Distance from a minimum of squares, relative to the product, from which on rounding decides about long steps; part
@@ -52,6 +55,7 @@ _AT_MINIMUM, _REST_SHARE = 1e-12, 0.1
 class HeadPath(NamedTuple):
     """Active directions over a long step: positions (s + 1,) from 0 to 1, G there, and both halves of directions."""
 
+    h: float
     nodes: Array
     G: Array
     first: Array
@@ -63,6 +67,18 @@ class HeadPath(NamedTuple):
         first, second = (np.tensordot(weights, each, axes=1) for each in (self.first, self.second))
         moved = carry(frame.arrays, G, h, damping, first, second, damped)
         return [Frame(*each) for each in zip(*moved, strict=True)]
+
+    def part(self, begin: float, end: float) -> HeadPath:
+        """The path between two positions."""
+        weights = lagrange_weights(self.nodes, begin + (end - begin) * self.nodes)
+        return HeadPath((end - begin) * self.h, self.nodes, *(np.tensordot(weights, each, axes=1) for each in self[2:]))
+
+    def along(self, frame: Frame) -> HeadPath:
+        """The path of the directions of a frame at its start, which have the same span."""
+        count = self.first.shape[2]
+        ours = np.concatenate([self.first[0], self.second[0]])
+        turn = np.linalg.lstsq(ours, np.concatenate([frame.A[:, :count], frame.B[:, :count]]), rcond=None)[0]
+        return self._replace(first=self.first @ turn, second=self.second @ turn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +115,10 @@ class LongSteps:
         #: the ratio from which it is apart, as a logarithm
         self.apart = max(_APART, _UNSEEN - math.log(tol))
         self.nodes = np.concatenate([[0.0], tableau.c, [1.0]])
-        self.radau = radau_tableau(tableau.stages)
+        self.radau = radau_tableau(min(_STAGES, 2 * tableau.stages))
         #: of G where there is no product
         self.size = max(float(np.linalg.norm(problem.coupling.value(np.zeros(problem.shape)))), 1e-300)
-        self.t, self.length = 0.0, 0.0
+        self.t = 0.0
         #: number of active directions, the distance from rest for the next attempt, and these at the last one
         self.grown, self.patience = 0, np.inf
         self.before: GrownDirections | None = None
@@ -125,11 +141,11 @@ class LongSteps:
         minimum = Plateau.constant(frame) if self._is_minimum(frame, G, left) else None
         if (rested := minimum or self._rest(frame, G, grown, hidden, left)) is not None:
             self.stats["rests"] += 1
-            return [self._plateau_step(rested, left)]
+            return [self._plateau_step(rested, t, left)]
         if not hidden or (first == -np.inf and not (grown and self.problem.is_damped)):
             return None
         if grown != self.grown:
-            self.grown, self.before, self.patience, self.length = grown, None, np.inf, 0.0
+            self.grown, self.before, self.patience = grown, None, np.inf
         # Where nothing waits, long steps replace those that resolve growth against damping.
         growth = growth_of(self.problem, frame, G, self.waits) if first > -np.inf else float(np.linalg.norm(G, 2))
         if growth <= 0 or _shrinks(frame, G, grown):
@@ -143,7 +159,7 @@ class LongSteps:
         if grown == 0:
             plateau = Plateau.of(self.problem, G, frame, grown)
             h = min(left, (ceiling - max(first, outer)) / plateau.growth) if plateau.growth > 0 else 0.0
-            return [self._plateau_step(plateau, h)] if h >= least else None
+            return [self._plateau_step(plateau, t, h)] if h >= least else None
         if BELOW_ROUNDING < gap < np.inf:
             frame = frame.separated(grown)
             first = frame.logs[grown]
@@ -160,8 +176,6 @@ class LongSteps:
         steps = self._relaxing(frame, G, grown, (h, least), growth)
         # No further attempt until the state is nearer to rest.
         self.patience = np.inf if steps else _PATIENCE * rest
-        if not steps:
-            self.length = 0.0
         return steps
 
     def _is_minimum(self, frame: Frame, G: Array, left: float) -> bool:
@@ -201,7 +215,7 @@ class LongSteps:
             waiting = np.exp(frame.logs[grown:] + rise - self.scale)[:, None] * frame.rows[grown:]
         return np.abs(frame.rows[:grown] @ waiting.T).max(initial=0.0) <= _PLATEAU_SHARE * self.tol
 
-    def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
+    def _plateau_step(self, plateau: Plateau, t: float, h: float, *motion: Array) -> PlateauStep:
         self.stats["plateau_steps"] += 1
         end = plateau.after(h)
         if motion:
@@ -209,21 +223,21 @@ class LongSteps:
             end = plateau.turned(end, first[-1], second[-1])
         else:
             nodes, first, second = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
-        return PlateauStep(self.t, h, plateau, nodes, first, second, end)
+        return PlateauStep(t, h, plateau, nodes, first, second, end)
 
     def _relaxing(
         self, frame: Frame, G0: Array, grown: int, lengths: tuple[float, float], growth: float
     ) -> list[CollocationStep | PlateauStep] | None:
         """Steps over which the first `grown` directions, independently of the others, come to rest.
 
-        One step of Radau's method for these. The others are propagated with the mean of G, to second order in the
-        variation of G, or where that is too large by collocation steps in the known G.
+        One step of Radau's method for these, as long as it resolves their relaxation.
         """
         (h, least), tableau = lengths, self.radau
         grown_part = self.before = GrownDirections(self.problem, tableau, frame.head(grown), self.before)
         # Active directions must be stable by themselves: a long step would not resolve their departure.
-        h = grown_part.longest(min(h, self.length or _FIRST_LONG * least), self.linear)
+        h = grown_part.longest(h, self.linear)
         self.stats["njev"] += grown_part.origin is grown_part
+        h = grown_part.resolved(least, h, max(self.tol, ROUNDING_FLOOR)) if h >= least else 0.0
         # G hardly depends on products along directions of little curvature.
         size = max(float(np.linalg.norm(grown_part.product)), math.exp(2 * self.scale))
         while h >= least:
@@ -248,42 +262,116 @@ class LongSteps:
             h *= max(LARGEST_CUT, scale)
         else:
             return None
-        self.length = h * min(scale, _LONG_GROWTH)
-        A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
-        # Damping included: at rest they are constant.
-        kappa = self.problem.uniform
-        rates = rates_of(self.problem) if kappa is None else (np.full(1, kappa),) * 2
-        at, _ = propagate(np.ascontiguousarray(G), h, damping_of(tableau, h, *rates), A, B)
-        path = HeadPath(np.append(0.0, tableau.c), np.concatenate([G0[None], G]), *(
-            np.concatenate([first[None], rest]) for first, rest in ((A, at.Z1), (B, at.Z2))
-        ))  # fmt: skip
-        mean = np.tensordot(tableau.b, G, axes=1)
-        motion = float(np.sqrt(((path.G - mean) ** 2).sum(axis=(1, 2)).max()))
+        path = self._path(frame, grown, grown_part, h, stages, G0)
         growth = max(growth, float(np.linalg.norm(path.G, 2, axis=(1, 2)).max()))
-        # Where nothing waits the rest decays, and no error of it grows.
-        if frame.logs[grown:].max(initial=-np.inf) > -np.inf and motion**2 * h > _PLATEAU_SHARE * self.tol * growth:
-            if not frame.is_paired:
-                return None
-            return self._carried(frame, path, h, max(1, math.ceil(h * growth / self.linear)))
-        plateau = Plateau.of(self.problem, mean, frame, grown)
-        return [self._plateau_step(plateau, h, path.nodes, path.first, path.second)]
+        if frame.logs[grown:].max(initial=-np.inf) == -np.inf:
+            # The rest decays, and no error of it grows.
+            return [self._plateau(frame, path, self.t, np.tensordot(tableau.b, stages.G, axes=1))]
+        return self._advanced(frame, path, h, least, growth)
 
-    def _carried(self, frame: Frame, path: HeadPath, h: float, count: int) -> list[CollocationStep | PlateauStep]:
-        """`count` collocation steps over a length h in a known G, along a path of the first directions."""
-        length = h / count
+    def _path(
+        self, frame: Frame, grown: int, part: GrownDirections, h: float, stages: GrownStages, G0: Array
+    ) -> HeadPath:
+        """The first `grown` directions along a step."""
+        tableau = self.radau
+        A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
+        columns = frame.factor * np.exp(frame.logs[:grown, None]) * (frame.rows[:grown] @ part.basis)
+        # Damping included: at rest they are constant.
+        if len(columns) == columns.shape[1] and np.linalg.cond(columns) < _WELL_CONDITIONED:
+            first, second = np.split(stages.Z @ np.linalg.inv(columns), [len(A)], axis=1)
+        else:
+            kappa = self.problem.uniform
+            rates = rates_of(self.problem) if kappa is None else (np.full(1, kappa),) * 2
+            at, _ = propagate(np.ascontiguousarray(stages.G), h, damping_of(tableau, h, *rates), A, B)
+            first, second = at.Z1, at.Z2
+        return HeadPath(h, np.append(0.0, tableau.c), *(
+            np.concatenate([begun[None], rest]) for begun, rest in ((G0, stages.G), (A, first), (B, second))
+        ))  # fmt: skip
+
+    def _advanced(
+        self, frame: Frame, path: HeadPath, h: float, least: float, growth: float
+    ) -> list[CollocationStep | PlateauStep] | None:
+        """Steps of the directions that wait, along a path of length h.
+
+        With the mean of G, to second order in the variation of G, or where that is too large by collocation steps in
+        the known G.
+        """
+        allowed = _PLATEAU_SHARE * self.tol * growth
+        mean, variation = _mean(path, np.zeros(1), np.ones(1))
+        if variation[0] <= allowed:
+            return [self._plateau(frame, path, self.t, mean[0])]
+        count = math.ceil(h * growth / self.linear)
+        steps: list[CollocationStep | PlateauStep] = []
+        for begin, end, known in _pieces(path, count, allowed, _WORTH if frame.is_paired else least / h * count):
+            if known is not None:
+                part = path.part(begin / count, end / count).along(frame)
+                steps.append(self._plateau(frame, part, self.t + h * begin / count, known))
+            elif frame.is_paired:
+                steps += self._carried(frame, path, count, begin, end)
+            else:
+                break
+            frame = steps[-1].end
+        return steps or None
+
+    def _plateau(self, frame: Frame, path: HeadPath, t: float, mean: Array) -> PlateauStep:
+        plateau = Plateau.of(self.problem, mean, frame, path.first.shape[2])
+        return self._plateau_step(plateau, t, path.h, path.nodes, path.first, path.second)
+
+    def _carried(
+        self, frame: Frame, path: HeadPath, count: int, begin: int, end: int
+    ) -> list[CollocationStep | PlateauStep]:
+        """Those from `begin` to `end` of `count` collocation steps in the known G of a path."""
+        length = path.h / count
         damping = damping_of(self.tableau, length, *rates_of(self.problem))
-        places = ((np.arange(count)[:, None] + self.nodes) / count).ravel()
-        G = np.tensordot(lagrange_weights(path.nodes, places), path.G, axes=1).reshape(count, -1, *path.G.shape[1:])
+        places = ((np.arange(begin, end)[:, None] + self.nodes) / count).ravel()
+        G = np.tensordot(lagrange_weights(path.nodes, places), path.G, axes=1)
+        G = G.reshape(end - begin, -1, *path.G.shape[1:])
         inner = np.ascontiguousarray(G[:, 1:-1])
-        ends = np.arange(count + 1) / count
+        ends = np.arange(begin, end + 1) / count
         frames = path.over(frame, inner, length, damping, (self.problem.uniform or 0.0) * length, ends[1:])
         return [
             CarriedStep(
-                self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem, 0.0, path,
-                (ends[n], ends[n + 1]),
+                self.t + (begin + n) * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem, 0.0,
+                path, (ends[n], ends[n + 1]),
             )
-            for n in range(count)
+            for n in range(end - begin)
         ]  # fmt: skip
+
+
+def _pieces(path: HeadPath, count: int, allowed: float, worth: float) -> Iterator[tuple[int, int, Array | None]]:
+    """Parts of a path, in `count` ordinary steps, and the mean of G there, if one step with it is enough and worth it.
+
+    `allowed` bounds the integral of the squared distance from the mean, `worth` the least number of ordinary steps.
+    """
+    ends = np.unique(np.concatenate([np.linspace(0, count, _TRIED + 1), np.geomspace(1, count, _TRIED)]).astype(int))
+    last = len(ends) - 1
+    begin, end = np.triu_indices(last + 1, 1)
+    mean, variation = _mean(path, ends[begin] / count, ends[end] / count)
+    fits = np.flatnonzero((variation <= allowed) & (ends[end] - ends[begin] >= worth))
+    at = 0
+    while at < last:
+        later = fits[begin[fits] >= at]
+        if len(later) == 0:
+            yield int(ends[at]), count, None
+            return
+        first = int(begin[later[0]])
+        if first > at:
+            yield int(ends[at]), int(ends[first]), None
+        chosen = later[begin[later] == first][-1]
+        at = int(end[chosen])
+        yield int(ends[first]), int(ends[at]), mean[chosen]
+
+
+def _mean(path: HeadPath, begin: Array, end: Array) -> tuple[Array, Array]:
+    """The mean of G between positions, (K, R, p), and the integral of its squared distance from it over the time."""
+    rule = gauss_tableau(len(path.nodes))
+    places = begin[:, None] + (end - begin)[:, None] * rule.c
+    # From the end, where G hardly moves.
+    G = lagrange_weights(path.nodes, places.ravel()) @ (path.G - path.G[-1]).reshape(len(path.G), -1)
+    G = G.reshape(len(places), -1, G.shape[1])
+    mean = rule.b @ G
+    square = ((G - mean[:, None]) ** 2).sum(axis=2) @ rule.b
+    return path.G[-1] + mean.reshape(-1, *path.G.shape[1:]), path.h * (end - begin) * square
 
 
 def _shrinks(frame: Frame, G: Array, grown: int) -> bool:
