@@ -346,7 +346,17 @@ def _pieces(path: HeadPath, count: int, allowed: float, worth: float) -> Iterato
     ends = np.unique(np.concatenate([np.linspace(0, count, _TRIED + 1), np.geomspace(1, count, _TRIED)]).astype(int))
     last = len(ends) - 1
     begin, end = np.triu_indices(last + 1, 1)
-    mean, variation = _mean(path, ends[begin] / count, ends[end] / count)
+    length = np.diff(ends) / count
+    mean, variation = _mean(path, ends[:-1] / count, ends[1:] / count)
+    # From the end, where G hardly moves.
+    mean = (mean - path.G[-1]).reshape(last, -1)
+    variation += path.h * length * (mean**2).sum(axis=1)
+    mean, variation = (np.cumsum(np.pad(each, [(1, 0)] + [(0, 0)] * (each.ndim - 1)), axis=0) for each in (
+        length[:, None] * mean, variation
+    ))  # fmt: skip
+    whole = (ends[end] - ends[begin]) / count
+    mean = (mean[end] - mean[begin]) / whole[:, None]
+    variation = variation[end] - variation[begin] - path.h * whole * (mean**2).sum(axis=1)
     fits = np.flatnonzero((variation <= allowed) & (ends[end] - ends[begin] >= worth))
     at = 0
     while at < last:
@@ -359,7 +369,7 @@ def _pieces(path: HeadPath, count: int, allowed: float, worth: float) -> Iterato
             yield int(ends[at]), int(ends[first]), None
         chosen = later[begin[later] == first][-1]
         at = int(end[chosen])
-        yield int(ends[first]), int(ends[at]), mean[chosen]
+        yield int(ends[first]), int(ends[at]), path.G[-1] + mean[chosen].reshape(path.G.shape[1:])
 
 
 def _mean(path: HeadPath, begin: Array, end: Array) -> tuple[Array, Array]:
