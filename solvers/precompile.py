@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, folder_of_digest
+from flowsim.solvers.compilation.claims import Claim
 
 _ROOT = str(Path(str(sys.modules[__name__.partition(".")[0]].__file__)).resolve().parents[1])
 _CODE = """
@@ -32,13 +33,14 @@ os._exit(0)
 """
 
 
-def compile_ahead(*groups: Sequence[str]) -> bool:
-    """Start processes for groups of functions ``"module:name"``, as far as they are not on disk yet.
+def compile_ahead(*groups: Sequence[str], room: str = "") -> bool:
+    """Start processes for groups of functions ``"module:name"`` of a package, as far as they are not begun yet.
 
     Returns whether any was started. None is on a single core, or where there is no ``posix_spawn``.
     """
     folder = folder_of_digest(cache_folder())
-    missing = [[name for name in group if not _is_on_disk(folder, name)] for group in groups]
+    named = [[f"{room}.{name}" if room else name for name in group] for group in groups]
+    missing = [[name for name in group if not _is_begun(folder, name)] for group in named]
     missing = [names for names in missing if names]
     if missing and sys.executable and hasattr(os, "posix_spawn") and _cores() > 1:
         _start(missing)
@@ -49,9 +51,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _is_on_disk(folder: Path, name: str) -> bool:
+def _is_begun(folder: Path, name: str) -> bool:
+    """Whether a function is compiled, or being compiled by another process."""
     module, _, function = name.partition(":")
-    return any((folder / module).glob(f"{function}-*.nbi"))
+    claims = [Claim(path) for path in (folder / module).glob(f"{function}-*.lock")]
+    under_way = [claim for claim in claims if not claim.take()]
+    for claim in claims:
+        claim.release()
+    return bool(under_way) or any((folder / module).glob(f"{function}-*.nbi"))
 
 
 def _start(groups: Sequence[Sequence[str]]) -> None:
@@ -90,6 +97,7 @@ def compile_now(groups: Sequence[Sequence[str]]) -> None:
                 template._jit_options = {**template._jit_options, **_pipelines.part}
     mine = next((number for number in range(1, len(groups)) if os.fork() == 0), 0)
     for function in functions[mine]:
+        function = getattr(function, "entry", function)  # how Python calls it, if it is called in other ways
         dispatcher = getattr(function, "compiled", function)
         if dispatcher._cache.claim.take():
             dispatcher.compile(function.declared)

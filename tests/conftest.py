@@ -11,6 +11,8 @@ from collections.abc import Iterator
 for library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy is imported, and by every process that a test starts
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+os.environ.setdefault("FLOWSIM_INTERPRET", "0")  # the digits of a test do not depend on what is compiled already
+
 gc.disable()  # what is imported to collect the tests stays; see pytest_collection_finish
 
 import matplotlib

@@ -104,7 +104,7 @@ def _sort(Q, logs, rows):
                 Q[i, j], Q[i, j + 1] = Q[i, j + 1], Q[i, j]
 
 
-@compiled()
+@compiled(explicit=True)
 def run_frame(X, Y, step, damping, options, state, plan, record):
     """Take the steps of `plan`; False as soon as beta is not finite."""
     D = state.beta.shape[0]

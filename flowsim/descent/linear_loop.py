@@ -150,7 +150,7 @@ def downhill(X, Y, beta, options):
     return G, math.isfinite(size)
 
 
-@compiled()
+@compiled(explicit=True)
 def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     """Take the steps of `plan`; False as soon as the loss is not finite."""
     U, V, law, beta = state.U, state.V, state.law, state.beta

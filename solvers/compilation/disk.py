@@ -60,6 +60,11 @@ def _cache_class() -> Any:
             super().__init__(function)
             self.claim = Claim(Path(self._cache_path) / f"{self._impl.filename_base}.lock")
 
+        @property
+        def is_filled(self) -> bool:
+            """Whether the function has been compiled, by any process."""
+            return (Path(self._cache_path) / f"{self._impl.filename_base}.nbi").exists()
+
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             found = self._found(sig, target_context)
             if found is None and not self.claim.take():

@@ -190,7 +190,7 @@ def propagation(work, G, h, damping, start, at, end):
 
 @bare()
 def propagated(work, propagator, G, h, damping, Z1, Z2):
-    """The stages of the step from (Z1, Z2), and its end; `propagator`: the address of :func:`propagation`."""
+    """The stages of the step from (Z1, Z2), and its end; `propagator`: :func:`propagation`."""
     at, end = _stages_like(work, G, Z1), (empty(work, Z1.shape), empty(work, Z2.shape))
     call_at(propagator, (work, G, h, damping, (Z1, Z2), at, end))
     return at, end
@@ -210,12 +210,17 @@ def _stages_like(work, G, Z1):
     return Stages(empty(work, (s, R, q)), empty(work, (s, p, q)), empty(work, (s * p, s * p)))
 
 
-_propagate = Entry(propagated)
+def _propagating_examples() -> tuple[Any, ...]:
+    G, h, damping, halves, _, _ = _examples()
+    return 0, G, h, damping, *halves
+
+
+_propagate = Entry(propagated, _propagating_examples)
 
 
 def propagate(G: Array, h: float, damping: Damping, Z1: Array, Z2: Array) -> tuple[Stages, tuple[Array, Array]]:
     """The stages of the step from (Z1, Z2), and its end, of arrays."""
-    found: tuple[Stages, tuple[Array, Array]] = _propagate(propagation.address, G, h, damping, Z1, Z2)
+    found: tuple[Stages, tuple[Array, Array]] = _propagate(propagation, G, h, damping, Z1, Z2)
     return found
 
 
@@ -262,3 +267,13 @@ def perturb(work, G, h, damping, at, change):
             for a in range(q):
                 moved[j, i, a] += source[j, i, a]
     return moved, d2
+
+
+def _stages_examples() -> tuple[Any, ...]:
+    G, h, damping, _, at, _ = _examples()
+    return G, h, damping, at, G
+
+
+#: Entry points for Python.
+multiply = Entry(products, lambda: (np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), np.zeros((1, 1)), np.zeros(1)))
+differentiate = Entry(perturb, _stages_examples)

@@ -25,10 +25,11 @@ from flowsim.solvers.frames.iteration import (
     solve_stages,
     solvers,
 )
-from flowsim.solvers.frames.pairs import Pairs, advanced, all_columns, begun, halves, keep, stack_of, stored
+from flowsim.solvers.frames.pairs import Pairs, advanced, all_columns, begun, example, halves, keep, stack_of, stored
 from flowsim.solvers.frames.problem import Linear
 from flowsim.solvers.frames.relaxation import defects, factored, fastest
 from flowsim.solvers.frames.step_control import (
+    AT_MINIMUM,
     CAUTIOUS_GROWTH,
     LARGEST_CUT,
     NEWTON_CUT,
@@ -65,12 +66,13 @@ class GaussMethod(NamedTuple):
 
 
 class MarchPosition(NamedTuple):
-    """Time and its end, the next length, steps that still go straight to Newton's method."""
+    """Time and its end, the next length, steps that still go straight to Newton's method, the last error."""
 
     t: float
     t_end: float
     h: float
     careful: int
+    missed: float  #: error of the last step over the tolerance, 0 if there is none
 
 
 class Counts(NamedTuple):
@@ -120,11 +122,23 @@ def _guess(work, method, G0, before, stretch):
     return guess
 
 
+@bare()
+def _is_minimum(coupling, G):
+    """Whether G at a product is that of a minimum, to rounding."""
+    distance = largest = 0.0
+    for i in range(G.shape[0]):
+        for c in range(G.shape[1]):
+            bend = coupling.rows[i] * coupling.columns[c]
+            distance = max(distance, abs(G[i, c]) / bend)
+            largest = max(largest, abs(coupling.signal[i, c] - G[i, c]) / bend)
+    return distance <= AT_MINIMUM * largest
+
+
 class Equations(NamedTuple):
     """What all steps have in common."""
 
     method: GaussMethod
-    propagator: int  #: address of :func:`.collocation.propagation`
+    propagator: Any  #: :func:`.collocation.propagation`
     solvers: Solvers
     coupling: Linear
     kappa: float  #: damping
@@ -181,10 +195,10 @@ def _judged(work, method, relaxation, path, h, tol):
 
 
 def _examples() -> tuple[Any, ...]:
-    G, path, start = np.zeros((1, 1)), np.zeros((1, 3, 1, 1)), MarchPosition(0.0, 0.0, 0.0, 0)
+    G, path, start = np.zeros((1, 1)), np.zeros((1, 3, 1, 1)), MarchPosition(0.0, 0.0, 0.0, 0, 0.0)
     method, vector = method_of(gauss_tableau(1)), np.zeros(1)
     equations = Equations(method, 0, Solvers(0, 0), Linear(G, vector, vector), 0.0, 0.0)
-    stack = stack_of(Pairs(G, G, vector, G, vector, G, 0.0, G), 2)
+    stack = stack_of(example(), 2)
     control = Control(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
     return equations, control, G, (0.0, path[0]), start, (vector, vector, path, stack)
 
@@ -196,9 +210,9 @@ def march_steps(work, equations, control, G0, before, place, records):
     method, _, _, coupling, kappa, tol = equations
     lengths, stiff, kept, frames = records
     s, bends = len(method.nodes) - 2, (coupling.rows, coupling.columns)
-    t, t_end, h, careful = place
+    t, t_end, h, careful, missed = place
     last, path = before
-    count, rejected, begins, iterations, code, missed = 0, 0, 0, 0, GOES_ON, 0.0
+    count, rejected, begins, iterations, code = 0, 0, 0, 0, GOES_ON
     nothing = in_use(work)
     while count < len(lengths) and t < t_end and code == GOES_ON:
         release(work, nothing)
@@ -206,7 +220,8 @@ def march_steps(work, equations, control, G0, before, place, records):
         common = begun(work, frame, G0, bends)
         growth = common[4] - kappa
         begins += 1
-        if count > 0 and rests(work, frame, G0, kappa, growth, control):
+        is_minimum = kappa == 0.0 and _is_minimum(coupling, G0)
+        if count > 0 and (is_minimum or rests(work, frame, G0, kappa, growth, control)):
             break
         growth = max(growth, turning(work, frame, G0, control.answered, 2 * s + 1))
         limit = control.linear / growth if growth > 0.0 else np.inf
@@ -258,7 +273,7 @@ def march_steps(work, equations, control, G0, before, place, records):
             count += 1
             keep(frames, count, end)
             break
-    return count, MarchPosition(t, t_end, h, careful), Counts(rejected, begins, iterations), code
+    return count, MarchPosition(t, t_end, h, careful, missed), Counts(rejected, begins, iterations), code
 
 
 class March(NamedTuple):
@@ -287,8 +302,11 @@ def march(
     `G0`: G at the frame; `before`: length of the step before, 0 if there is none, and its G.
     """
     nodes = len(equations.method.nodes)
-    records = np.empty(most), np.empty(most), np.empty((most, nodes, *G0.shape)), stack_of(frame, most + 1)
-    count, *how = march_steps(equations, control, G0, before, place, records)
+    given = equations, control, G0, before, place
+    records = _records(frame, nodes, 1)
+    if not march_steps.is_interpreted(*given, records):
+        records = _records(frame, nodes, most)
+    count, *how = march_steps(*given, records)
     if how[-1] == NEEDS_NEWTON:
         # Compiled now; the steps before stay.
         equations = equations._replace(solvers=solvers(with_newton=True))
@@ -300,7 +318,14 @@ def march(
     return March(lengths[:count], stiff[:count] > 0, kept[:count], frames, *how)
 
 
+def _records(frame: Pairs, nodes: int, most: int) -> tuple[Array, Array, Array, Pairs]:
+    """For up to so many steps."""
+    shape = most, nodes, len(frame.A), len(frame.B)
+    return np.empty(most), np.empty(most), np.empty(shape), stack_of(frame, most + 1)
+
+
 @cache
 def compile_in_advance() -> None:
-    """Start to compile the longest function in a process of its own."""
-    compile_ahead([f"{__name__}:march_steps"])
+    """Start to compile what a first run interprets, in two processes."""
+    others = "collocation:propagation", "iteration:fixed_point", "pair_exponential:_exponential", "graded:rows_added"
+    compile_ahead(["collocation_march:march_steps"], others, room=__name__.rpartition(".")[0])

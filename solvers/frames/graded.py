@@ -7,6 +7,8 @@ to relative rounding, whatever the exponents.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from flowsim.solvers.compilation import bare
@@ -66,7 +68,7 @@ def triangularised(work, M, logs, basis, count):
 
 
 #: Entry point for Python.
-triangularise = Entry(triangularised)
+triangularise = Entry(triangularised, lambda: (np.zeros((1, 1)), np.zeros(1), np.zeros((1, 1)), 0))
 
 
 @bare()
@@ -116,5 +118,10 @@ def sum_of_rows(total, logs, rows, coefficient, more_logs, more_rows):
             rows[i, c] = total[c] / size if size > 0.0 else 0.0
 
 
+def _examples() -> tuple[Any, ...]:
+    vector, matrix = np.zeros(1), np.zeros((1, 1))
+    return vector, matrix, matrix, vector, matrix
+
+
 #: Entry point for Python.
-add_rows = Entry(rows_added)
+add_rows = Entry(rows_added, _examples)

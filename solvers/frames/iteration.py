@@ -17,7 +17,8 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, bare
 from flowsim.solvers.frames.collocation import Damping, damping_of, perturb, products, stages
 from flowsim.solvers.frames.problem import Linear
-from flowsim.solvers.frames.relaxation import Factors, Relaxation, answer
+from flowsim.solvers.frames.relaxation import Factors, answer
+from flowsim.solvers.frames.relaxation import examples as relaxation_examples
 from flowsim.solvers.gauss import GaussTableau, gauss_tableau
 from flowsim.solvers.matrices.algebra import add, copied, copy, flat, scale
 from flowsim.solvers.matrices.bare_arrays import call_at, shaped
@@ -149,7 +150,7 @@ class System(NamedTuple):
     data: StepData
     pairs: EigenPairs
     factors: Factors
-    propagator: int  #: address
+    propagator: Any  #: :func:`.collocation.propagation`
 
 
 @bare(fastmath=FAST)
@@ -192,11 +193,9 @@ def _examples() -> tuple[Any, ...]:
     """Arguments of both solvers, of the usual types."""
     G, matrix, vector = np.zeros((1, 1, 1)), np.zeros((1, 1)), np.zeros(1)
     tableau = gauss_tableau(1)
-    pairs, relaxation = eigen_pairs(tableau), Relaxation.of(vector, vector, matrix, matrix, matrix, 0.0)
     data = StepData(0.0, damping_of(tableau, 0.0, vector, vector), matrix, matrix, matrix, vector)
-    nothing = np.zeros((0, 0, 0), complex)
-    factors = Factors(0, matrix, relaxation.W, nothing, nothing[None], vector, pairs.values)
-    return System(Linear(matrix, vector, vector), data, pairs, factors, 0), G, 0.0, vector
+    factors = relaxation_examples()[2]
+    return System(Linear(matrix, vector, vector), data, eigen_pairs(tableau), factors, 0), G, 0.0, vector
 
 
 @separate(_examples)
@@ -305,10 +304,10 @@ def _krylov(work, system, at, G, update):
 
 
 class Solvers(NamedTuple):
-    """Addresses of :func:`fixed_point` and :func:`newton`; 0: not compiled yet."""
+    """:func:`fixed_point` and :func:`newton`; 0: not compiled yet."""
 
-    fixed_point: int
-    newton: int
+    fixed_point: Any
+    newton: Any
 
 
 @bare()
@@ -341,8 +340,20 @@ def solve_stages(work, solvers, system, G, careful, tol):
 
 def solvers(with_newton: bool = False) -> Solvers:
     """The solvers that are compiled, at least that by the fixed point."""
-    return Solvers(fixed_point.address, newton.address if with_newton else newton.known_address)
+    return Solvers(fixed_point, newton if with_newton or newton.is_compiled else 0)
 
 
-#: Entry point for Python; G is changed in place.
-iterate = Entry(solve_stages)
+def _solving_examples() -> tuple[Any, ...]:
+    system, G, _, _ = _examples()
+    return Solvers(0, 0), system, G, 0, 0.0
+
+
+def _relaxing_examples() -> tuple[Any, ...]:
+    system, G, _, _ = _examples()
+    return system.pairs, system.factors, G
+
+
+#: Entry points for Python; :func:`iterate` changes G in place.
+iterate = Entry(solve_stages, _solving_examples)
+apply_relaxation = Entry(relax, _relaxing_examples)
+combine = Entry(accelerate, lambda: (np.zeros((1, 1)), np.zeros((1, 1)), 0))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames import collocation, iteration, step_control
-from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
+from flowsim.solvers.frames.collocation import Stages, damping_of, multiply, propagate
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.iteration import StepData, System, eigen_pairs, iterate, solvers
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
@@ -18,17 +18,28 @@ from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import Relaxation, factor, sizes
 from flowsim.solvers.frames.saturated import LogSumExp, has_few_weights, solve_saturated
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights
-from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.precompile import compile_ahead
 
 #: Size of S f, relative to f and S, below which it is rounding.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 
-# Entry points that Python calls.
-_products, _perturb = Entry(collocation.products), Entry(collocation.perturb)
-_relax, _accelerate = Entry(iteration.relax), Entry(iteration.accelerate)
-_turning = Entry(step_control.turning)
-_largest = compiled()(iteration.largest.py_func)
+
+def _largest(values: Array) -> float:
+    """The largest Frobenius norm among the nodes."""
+    return float(np.sqrt(np.einsum("jic,jic->j", values, values).max()))
+
+
+@cache
+def compile_in_advance(is_linear: bool) -> None:
+    """Start to compile what a first run interprets, in two processes."""
+    solving = "collocation:propagation", "relaxation:factored", "relaxation:defects", "collocation:propagated"
+    if is_linear:
+        others: tuple[str, ...] = "iteration:fixed_point", "iteration:solve_stages", "graded:triangularised"
+    else:
+        others = "pairs:begun", "step_control:turning", "pairs:advanced", "pairs:_carry", "collocation:products"
+        others += "collocation:perturb", "iteration:relax", "iteration:accelerate"
+    compile_ahead(solving, (*others, "graded:rows_added"), room=__name__.rpartition(".")[0])
 
 
 class StageEquations:
@@ -80,7 +91,7 @@ class StageEquations:
         product, this is in the error estimate of the step.
         """
         if frame.is_paired:
-            return float(_turning(frame.arrays, G, level, 2 * self.tableau.stages + 1))
+            return float(step_control.turning_rate(frame.arrays, G, level, 2 * self.tableau.stages + 1))
         there = (frame.logs > -np.inf) & (frame.logs < level)
         A, B = frame.A[:, there], frame.B[:, there]
         if A.shape[1] == 0:
@@ -145,7 +156,7 @@ class StageEquations:
         return np.tensordot(first, G[:-1], axes=1), np.tensordot(last, G[1:], axes=1)
 
     def _system(self) -> System:
-        return System(self.linear, self._data, self._pairs, self._factors, collocation.propagation.address)  # type: ignore[arg-type]
+        return System(self.linear, self._data, self._pairs, self._factors, collocation.propagation)  # type: ignore[arg-type]
 
     def _count(self, iterations: int) -> None:
         self.stats["nfev"] += iterations * self.tableau.stages
@@ -158,11 +169,11 @@ class StageEquations:
         data = self._data
         at = propagate(G, data.h, data.damping, data.first, data.second)[0]
         self._count(1)
-        product = _products(at.Z1, at.Z2, data.gram, data.decay)
+        product = multiply(at.Z1, at.Z2, data.gram, data.decay)
         return at, product, np.ascontiguousarray(self.problem.coupling.value(product) - G)
 
     def _relax(self, residual: Array) -> Array:
-        return _relax(self._pairs, self._factors, np.ascontiguousarray(residual))
+        return iteration.apply_relaxation(self._pairs, self._factors, np.ascontiguousarray(residual))
 
     def _fixed_point_of_any(self, G: Array) -> Array | None:
         best = np.inf
@@ -182,7 +193,7 @@ class StageEquations:
                 count -= 1
             points[count], updates[count] = G.ravel(), update.ravel()
             count += 1
-            G = _accelerate(points, updates, count).reshape(G.shape)
+            G = iteration.combine(points, updates, count).reshape(G.shape)
         return None
 
     def _newton_of_any(self, G: Array) -> Array | None:
@@ -206,8 +217,8 @@ class StageEquations:
     def _moved(self, at: Stages, G: Array, change: Array) -> Array:
         """The derivative of the products at the nodes along a change of G."""
         data = self._data
-        d1, d2 = _perturb(G, data.h, data.damping, at, change)
-        return _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
+        d1, d2 = collocation.differentiate(G, data.h, data.damping, at, change)
+        return multiply(d1, at.Z2, data.gram, data.decay) + multiply(at.Z1, d2, data.gram, data.decay)
 
     def _krylov(self, at: Stages, product: Array, G: Array, residual: Array) -> Array:
         """One step of Newton's method by GMRES, to a low accuracy."""

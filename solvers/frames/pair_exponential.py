@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array, Index
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.frames.graded import rows_added, triangularised
-from flowsim.solvers.frames.pairs import Pairs, sorted_pairs
+from flowsim.solvers.frames.pairs import Pairs, example, sorted_pairs
 from flowsim.solvers.matrices.algebra import (
     add,
     copied,
@@ -25,7 +26,7 @@ from flowsim.solvers.matrices.algebra import (
     upper_inverse,
 )
 from flowsim.solvers.matrices.bare_arrays import shaped
-from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.matrices.calls import entry
 from flowsim.solvers.matrices.scratch import empty, full, zeros
 
 _HALF = math.sqrt(0.5)
@@ -187,6 +188,11 @@ def _moved(work, vectors, rates, order, kappa, frame, count, overlaps, t):
     return sorted_pairs(work, Pairs(A, B, logs, all_rows, minus_logs, minus_rows, neutral_log, neutral))
 
 
+def _examples() -> tuple[Any, ...]:
+    return np.zeros((1, 1)), np.zeros(1), np.zeros(1, np.int64), 0.0, example(), 0, 0.0
+
+
+@entry(_examples)
 @bare()
 def _exponential(work, vectors, rates, order, kappa, frame, count, t):
     while True:
@@ -198,14 +204,11 @@ def _exponential(work, vectors, rates, order, kappa, frame, count, t):
             return frame
 
 
-_entry = Entry(_exponential)
-
-
 def exponential(vectors: Array, rates: Array, order: Index, kappa: float, frame: Pairs, count: int, t: float) -> Pairs:
     """``exp(t S)`` on all but the first `count` directions, which rest.
 
     `vectors`, `rates` (n, R + p), (n,): eigenvectors of S in rows: pairs (u, v), neutral ones, pairs (u, -v); `order`
     (n,): by falling rates; `kappa`: damping, which is not in the rates.
     """
-    found: Pairs = _entry(np.ascontiguousarray(vectors), rates, order, kappa, frame, count, t)
+    found: Pairs = _exponential(np.ascontiguousarray(vectors), rates, order, kappa, frame, count, t)
     return found

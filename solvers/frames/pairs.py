@@ -9,9 +9,10 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.frames.collocation import Damping, propagated, propagation
+from flowsim.solvers.frames.collocation import Damping, damping_of, propagated, propagation
 from flowsim.solvers.frames.graded import rows_added
 from flowsim.solvers.frames.relaxation import Relaxation
+from flowsim.solvers.gauss import gauss_tableau
 from flowsim.solvers.matrices.algebra import (
     add,
     columns,
@@ -30,7 +31,7 @@ from flowsim.solvers.matrices.algebra import (
     transposed,
     upper_inverse,
 )
-from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.matrices.calls import Entry, entry
 from flowsim.solvers.matrices.scratch import empty, empty_integers, full, in_use, release, zeros
 
 _HALF = math.sqrt(0.5)
@@ -49,6 +50,12 @@ class Pairs(NamedTuple):
     minus_rows: Array
     neutral_log: Any
     neutral: Array
+
+
+def example() -> Pairs:
+    """Of the usual types."""
+    vector, matrix = np.zeros(1), np.zeros((1, 1))
+    return Pairs(matrix, matrix, vector, matrix, vector, matrix, 0.0, matrix)
 
 
 @bare()
@@ -122,7 +129,7 @@ def begun(work, frame, G, bends):
 
 
 #: Entry point for Python.
-begin = Entry(begun)
+begin = Entry(begun, lambda: (example(), np.zeros((1, 1)), (np.zeros(1), np.zeros(1))))
 
 
 @bare()
@@ -226,9 +233,15 @@ def _neutral_after(work, frame, A, minus, moved):
 
 
 #: Entry point for Python.
-advance = Entry(advanced)
+advance = Entry(advanced, lambda: (example(), np.zeros((1, 1)), np.zeros((1, 1)), 0.0))
 
 
+def _examples() -> tuple[Any, ...]:
+    cube, damping = np.zeros((1, 1, 1)), damping_of(gauss_tableau(1), 0.0, *np.zeros((2, 1)))
+    return 0, stack_of(example(), 2), cube[None], 0.0, damping, cube, cube, 0.0
+
+
+@entry(_examples)
 @bare()
 def _carry(work, propagator, stack, G, h, damping, first, second, damped):
     before = in_use(work)
@@ -241,9 +254,6 @@ def _carry(work, propagator, stack, G, h, damping, first, second, damped):
         release(work, before)
 
 
-_carried = Entry(_carry)
-
-
 def carry(frame: Pairs, G: Array, h: float, damping: Damping, first: Array, second: Array, damped: float) -> Pairs:
     """Frames (n + 1 of each array, including the start) over n steps in a known G (n, s, R, p).
 
@@ -252,7 +262,7 @@ def carry(frame: Pairs, G: Array, h: float, damping: Damping, first: Array, seco
     directions.
     """
     stack = stack_of(frame, len(G) + 1)
-    _carried(propagation.address, stack, G, h, damping, first, second, damped)
+    _carry(propagation, stack, G, h, damping, first, second, damped)
     return stack
 
 

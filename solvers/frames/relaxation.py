@@ -9,7 +9,7 @@ rows in those of P_1.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,8 +112,20 @@ def factored(work, at, mus):
     return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
 
 
-#: Entry point for Python.
-factor = Entry(factored)
+def examples() -> tuple[Relaxation, Complex, Factors]:
+    """Arguments of the usual types."""
+    vector, matrix, times = np.zeros(1), np.zeros((1, 1)), np.zeros(1, complex)
+    relaxation, nothing = Relaxation.of(vector, vector, matrix, matrix, matrix, 0.0), np.zeros((0, 0, 0), complex)
+    return relaxation, times, Factors(0, matrix, relaxation.W, nothing, nothing[None], vector, times)
+
+
+def _defects_examples() -> tuple[Any, ...]:
+    matrix = np.zeros((1, 1))
+    return examples()[2], matrix, matrix[None], matrix, matrix
+
+
+#: Entry points for Python.
+factor = Entry(factored, lambda: examples()[:2])
 
 
 @bare()
@@ -248,4 +260,4 @@ def defects(work, factors, at_ends, G, G0, G1):
 
 
 #: Entry point for Python.
-sizes = Entry(defects)
+sizes = Entry(defects, _defects_examples)

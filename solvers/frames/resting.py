@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.frames import step_control
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.grown import GrownDirections, GrownStages, newton_step
@@ -27,7 +28,6 @@ from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.plateau import Plateau, PlateauStep, rest_of
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.solution import CollocationStep
-from flowsim.solvers.frames.step_control import DEFECT_WEIGHT, LARGEST_CUT, NEWTON_CUT, ROUNDING_FLOOR, SAFETY
 from flowsim.solvers.gauss import GaussTableau, gauss_tableau, lagrange_weights, radau_tableau
 
 #: Logarithm of a ratio of two directions that is below their rounding.
@@ -41,15 +41,14 @@ _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 #: Safety factor on the length that the rate of active directions would allow.
 _CAUTION = 0.1
 #: Steps of active directions alone: stages; the least length worth taking in ordinary steps; the distance from rest,
-#: relative to the rate of waiting directions, at which they begin, and after a failed one.
-_STAGES, _LONG_LEAST, NEAR_REST, _PATIENCE = 11, 3.0, 0.002, 0.6
+#: relative to the rate of waiting directions, at which they begin, and after a failed one, or after so many steps.
+_STAGES, _LONG_LEAST, NEAR_REST, _PATIENCE, _AGAIN = 11, 3.0, 0.002, 0.6, 16
 #: Number of ordinary steps that a plateau step must replace; condition number of columns by which directions are given.
 _WORTH, _TRIED, _WELL_CONDITIONED = 12, 12, 1e3
 #: Its least length where nothing waits: Gauss's method, unlike Radau's, leaves what is fast in it near its tolerance.
 _ALONE_LEAST = 0.05
-#: Distance from a minimum of squares, relative to the product, from which on rounding decides about long steps; part
-#: of the tolerance for the distance from rest, and its square for that from a minimum of other losses.
-_AT_MINIMUM, _REST_SHARE = 1e-12, 0.1
+#: Part of the tolerance for the distance from rest, and its square for that from a minimum of losses but squares.
+_REST_SHARE = 0.1
 
 
 class HeadPath(NamedTuple):
@@ -119,8 +118,8 @@ class LongSteps:
         #: of G where there is no product
         self.size = max(float(np.linalg.norm(problem.coupling.value(np.zeros(problem.shape)))), 1e-300)
         self.t = 0.0
-        #: number of active directions, the distance from rest for the next attempt, and these at the last one
-        self.grown, self.patience = 0, np.inf
+        #: number of active directions, the distance from rest or step of the next attempt, and these at the last one
+        self.grown, self.patience, self.again = 0, np.inf, 0
         self.before: GrownDirections | None = None
 
     def take(self, t: float, left: float, frame: Frame, G: Array) -> list[CollocationStep | PlateauStep] | None:
@@ -153,7 +152,7 @@ class LongSteps:
         least = _LONG_LEAST if first > -np.inf else _ALONE_LEAST if grown else _PLATEAU_LEAST
         least = min(least * self.linear / growth, left)
         rest = rest_of(self.problem, G, frame, grown)
-        if rest > min(self.patience, NEAR_REST * growth):
+        if rest > NEAR_REST * growth or (rest > self.patience and self.stats["steps"] < self.again):
             return None
         ceiling = self.waits + 1.0
         if grown == 0:
@@ -174,8 +173,8 @@ class LongSteps:
         if h < least:
             return None
         steps = self._relaxing(frame, G, grown, (h, least), growth)
-        # No further attempt until the state is nearer to rest.
-        self.patience = np.inf if steps else _PATIENCE * rest
+        # The next attempt is nearer to rest, or later: the rest of ordinary steps is that of their tolerance.
+        self.patience, self.again = (np.inf, 0) if steps else (_PATIENCE * rest, self.stats["steps"] + _AGAIN)
         return steps
 
     def _is_minimum(self, frame: Frame, G: Array, left: float) -> bool:
@@ -184,7 +183,7 @@ class LongSteps:
             return False
         one, other = frame.value()
         product, coupling = one @ other.T, self.problem.coupling
-        share = _REST_SHARE**2 * self.tol if coupling.signal is None else _AT_MINIMUM
+        share = _REST_SHARE**2 * self.tol if coupling.signal is None else step_control.AT_MINIMUM
         return newton_step(coupling, product, G) <= share * float(np.abs(product).max())
 
     def _rest(self, frame: Frame, G: Array, grown: int, hidden: bool, left: float) -> Plateau | None:
@@ -237,7 +236,7 @@ class LongSteps:
         # Active directions must be stable by themselves: a long step would not resolve their departure.
         h = grown_part.longest(h, self.linear)
         self.stats["njev"] += grown_part.origin is grown_part
-        h = grown_part.resolved(least, h, max(self.tol, ROUNDING_FLOOR)) if h >= least else 0.0
+        h = grown_part.resolved(least, h, max(self.tol, step_control.ROUNDING_FLOOR)) if h >= least else 0.0
         # G hardly depends on products along directions of little curvature.
         size = max(float(np.linalg.norm(grown_part.product)), math.exp(2 * self.scale))
         while h >= least:
@@ -246,7 +245,7 @@ class LongSteps:
             self.stats["nlu"] += iterations
             if stages is None:
                 self.stats["rejected"] += 1
-                h *= NEWTON_CUT
+                h *= step_control.NEWTON_CUT
                 continue
             G = stages.G
             # At inner points too: fast relaxation is filtered from the error at the end.
@@ -254,12 +253,15 @@ class LongSteps:
                 float(np.linalg.norm(np.tensordot(tableau.at_ends[0], inside, axes=1) - begun)) / size
                 for inside, begun, size in ((G, G0, self.size), (stages.product, grown_part.product, size))
             )
-            ratio = max(DEFECT_WEIGHT * stages.error / max(self.tol, ROUNDING_FLOOR), missed / self.tol)
-            scale = SAFETY * ratio ** (-1 / (tableau.stages + 1)) if ratio > 0 else np.inf
+            ratio = max(
+                step_control.DEFECT_WEIGHT * stages.error / max(self.tol, step_control.ROUNDING_FLOOR),
+                missed / self.tol,
+            )
+            scale = step_control.SAFETY * ratio ** (-1 / (tableau.stages + 1)) if ratio > 0 else np.inf
             if ratio <= 1.0:
                 break
             self.stats["rejected"] += 1
-            h *= max(LARGEST_CUT, scale)
+            h *= max(step_control.LARGEST_CUT, scale)
         else:
             return None
         path = self._path(frame, grown, grown_part, h, stages, G0)

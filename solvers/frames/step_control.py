@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowsim.solvers.compilation import bare, compiled
-from flowsim.solvers.matrices.algebra import eigen, product, product_tn
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.frames.pairs import example
+from flowsim.solvers.matrices.algebra import eigen, norm, product, product_tn
+from flowsim.solvers.matrices.calls import Entry
 
 #: The polynomial through the nodes misses the ends of the step by more than it misses the integral.
 #: Calibrated on closed forms: the error of a run is then 0.01 to 1 times the tolerance.
@@ -20,6 +22,8 @@ SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
 TREND = 0.01
 LARGEST_GROWTH, CAUTIOUS_GROWTH = 2.5, 1.3
 SMALLEST_STEP = 1e-14
+#: Distance from a minimum of squares, relative to the product, from which on rounding decides about long steps.
+AT_MINIMUM = 1e-12
 #: Relaxation matters in a step where the defect of the polynomial through G exceeds the response to it by this factor.
 _STIFF = 2.0
 #: Size of S f, relative to f and S, below which it is rounding.
@@ -63,8 +67,8 @@ def judge(size, tol, stages):
     return ratio, size[3] > max(allowed, _STIFF * ends), min(max(factor, LARGEST_CUT), LARGEST_GROWTH)
 
 
-#: Entry point for Python.
-error_and_factor = compiled()(judge.py_func)
+#: The same in plain Python.
+error_and_factor = judge.py_func
 
 
 @bare()
@@ -105,11 +109,24 @@ def turning(work, frame, G, level, order):
 
 @bare()
 def rests(work, frame, G, kappa, growth, control):
-    """Whether active directions are separated from waiting ones, and near enough to rest for long steps."""
+    """Whether active directions are separated from waiting ones, and near enough to rest for long steps.
+
+    With damping also where none waits, or what waits shrinks.
+    """
     w, grown = len(frame.logs), 0
     while grown < w and frame.logs[grown] > control.waits:
         grown += 1
-    if grown == 0 or grown == w or growth <= 0.0 or not frame.logs[grown - 1] - frame.logs[grown] >= control.apart:
+    outer = frame.neutral_log
+    for i in range(w):
+        outer = max(outer, frame.minus_logs[i])
+    waiting = grown < w and frame.logs[grown] > -np.inf
+    if not waiting or growth <= 0.0:
+        growth = norm(G) if kappa > 0.0 else 0.0
+    if outer > control.waits or growth <= 0.0:
+        return False
+    if grown == 0:
+        return True
+    if waiting and not frame.logs[grown - 1] - frame.logs[grown] >= control.apart:
         return False
     pushed, pulled = product(work, G, frame.B), product_tn(work, G, frame.A)
     total = 0.0
@@ -120,3 +137,7 @@ def rests(work, frame, G, kappa, growth, control):
             total += (pulled[c, i] - kappa * frame.B[c, i]) ** 2
     rest = control.rest if grown == control.grown else np.inf
     return math.sqrt(0.5 * total) <= min(rest, control.near * growth)
+
+
+#: Entry point for Python.
+turning_rate = Entry(turning, lambda: (example(), np.zeros((1, 1)), 0.0, 1))

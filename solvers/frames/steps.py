@@ -24,7 +24,7 @@ from flowsim.solvers.frames.collocation import damping_of, propagate, propagatio
 from flowsim.solvers.frames.explicit import Limits, integrate, longest_step, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.iteration import solvers
-from flowsim.solvers.frames.nonlinear import StageEquations
+from flowsim.solvers.frames.nonlinear import StageEquations, compile_in_advance
 from flowsim.solvers.frames.plateau import PlateauStep
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.resting import BELOW_ROUNDING, NEAR_REST, LongSteps
@@ -87,8 +87,7 @@ def integrate_frame(
             if done is not None and done(run.since(seen)):
                 break
             continue
-        if run.is_compiled:
-            marching.compile_in_advance()
+        run.compile_in_advance()
         run.drop_dependent()
         most = min(max_steps - seen, _MARCHED if done is None else _LOOKED_AT)
         steps = run.long() or (run.marched(most) if run.is_compiled else run.collocation())
@@ -113,7 +112,8 @@ class _Run:
         self.count = _STAGES if _STAGES * p <= _LARGEST_SYSTEM else _FEWER_STAGES
         self.tableau = gauss_tableau(self.count)
         self.nodes = np.concatenate([[0.0], self.tableau.c, [1.0]])
-        self.t, self.h = since, 0.0
+        #: time, the next length, and the error of the last marched step over the tolerance
+        self.t, self.h, self.missed = since, 0.0, 0.0
         self.steps: list[CollocationStep | ExplicitStep | PlateauStep] = []
         self.times = [since]
         self.status = Status.COMPLETED
@@ -139,6 +139,13 @@ class _Run:
         self.is_mild = True
         #: whether compiled steps are for it
         self.is_compiled = problem.linear is not None and start.is_paired
+
+    def compile_in_advance(self) -> None:
+        """Start to compile collocation steps."""
+        if self.is_compiled:
+            marching.compile_in_advance()
+        else:
+            compile_in_advance(self.problem.linear is not None)
 
     def explicit(self, most: int) -> bool:
         """Take steps of the explicit method, if it suits the state; returns whether any was taken."""
@@ -234,7 +241,10 @@ class _Run:
 
     def long(self) -> list[CollocationStep | PlateauStep] | None:
         """Steps over which what has grown comes to rest, if that is where the state is."""
-        return self.resting.take(self.t, self.t_end - self.t, self.frame, self.G)
+        steps = self.resting.take(self.t, self.t_end - self.t, self.frame, self.G)
+        if steps:
+            self.missed = 0.0
+        return steps
 
     def _first_length(self) -> float:
         size = float(np.linalg.norm(self.G)) + float(self.problem.damping_rows.max(initial=0.0))
@@ -254,7 +264,7 @@ class _Run:
         found = marching.march(
             marching.Equations(
                 marching.method_of(tableau),
-                propagation.address,
+                propagation,
                 solvers(),
                 linear,  # type: ignore[arg-type]
                 uniform,
@@ -264,10 +274,12 @@ class _Run:
             self.frame.arrays,
             self.G,
             (before.h, before.G) if before else (0.0, np.zeros((self.count + 2, *self.G.shape))),
-            marching.MarchPosition(self.t, self.t_end, self.h or self._first_length(), self.equations.careful),
+            marching.MarchPosition(
+                self.t, self.t_end, self.h or self._first_length(), self.equations.careful, self.missed
+            ),
             most if rows <= columns else 1,
         )
-        self.h, self.equations.careful = found.place.h, found.place.careful
+        self.h, self.equations.careful, self.missed = found.place.h, found.place.careful, found.place.missed
         self.stats["rejected"] += found.counts.rejected
         self.stats["njev"] += found.counts.begun
         self.stats["nfev"] += found.counts.iterations * self.count

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -12,40 +15,77 @@ from numba import typeof
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import INTEGERS, compiled_bare
+from flowsim.solvers.matrices import interpreted
 from flowsim.solvers.matrices.bare_arrays import bare_arrays, bare_type
 from flowsim.solvers.matrices.scratch import ALIGNED, SCRATCH
 
 #: Entries of scratch memory at first.
 _FIRST = 1 << 14
+#: Entries of the arguments up to which a function that is not compiled yet is interpreted.
+_SMALL = 5000
+
+
+class Allowance:
+    """Processor time that a process may still spend on interpreted functions."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Less by what the block takes."""
+        begun = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds -= time.process_time() - begun
+
+
+#: With ``FLOWSIM_INTERPRET=0`` there is none, and the digits of a first run are those of all others.
+ALLOWANCE = Allowance(5.0 if os.environ.get("FLOWSIM_INTERPRET", "1") != "0" else 0.0)
 
 
 class Entry:
     """A compiled function of scratch memory and bare arrays, as Python calls it: with arrays alone.
 
-    Arrays must be contiguous, and may be changed by the function; results are copies. `examples` returns arguments of
-    the usual types, to compile it in advance.
+    Arrays must be contiguous, and may be changed by the function; results are copies. A :class:`Separate` stands for
+    its address. `examples` returns arguments of the usual types, with which the function can be compiled in advance;
+    until it is, it is interpreted (:mod:`.interpreted`) as long as that takes little.
     """
 
-    def __init__(self, function: Any, examples: Callable[[], Sequence[Any]] = tuple) -> None:
+    def __init__(self, function: Any, examples: Callable[[], Sequence[Any]] | None = None) -> None:
         def call(memory, *arguments):
             return function(bare_arrays(memory), *bare_arrays(arguments))
 
         self.compiled = compiled_bare(call, function.py_func)
-        self._examples, self._size = examples, _FIRST
+        self.function, self._examples, self._size = function, examples, _FIRST
+        function.entry = self
 
     def __call__(self, *arguments: Any) -> Any:
+        if self.is_interpreted(*arguments):
+            with suppress(ArithmeticError, ValueError), ALLOWANCE.spent():
+                return interpreted.call(self.function, *arguments)
+        addresses = _addresses(arguments)
         while True:
             memory = np.empty(self._size, np.int64)
             memory[0] = ALIGNED
             try:
-                return _owned(self.compiled(memory, *arguments))
+                return _owned(self.compiled(memory, *addresses))
             except MemoryError:
                 self._size = 2 * len(memory)
+
+    def is_interpreted(self, *arguments: Any) -> bool:
+        """Whether a call with these arguments is."""
+        if self._examples is None or self.compiled.overloads or ALLOWANCE.seconds <= 0.0:
+            return False
+        if self.compiled._cache.is_filled and all(each.is_compiled for each in _separate(arguments)):
+            return False
+        return _entries(arguments) <= _SMALL
 
     @property
     def declared(self) -> Any:
         """The types of arguments, for :mod:`flowsim.solvers.precompile`."""
-        return INTEGERS, typeof(self._examples())
+        return INTEGERS, typeof(tuple(self._examples() if self._examples else ()))
 
 
 class Separate:
@@ -61,7 +101,7 @@ class Separate:
             function(work, *arguments)
 
         self.compiled = compiled_bare(call, function.py_func, no_cpython_wrapper=True)
-        self._examples = examples
+        self.function, self._examples = function, examples
 
     @property
     def declared(self) -> Any:
@@ -77,9 +117,28 @@ class Separate:
         return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
 
     @property
-    def known_address(self) -> int:
-        """The address, 0 if it has not been asked for."""
-        return int(self.__dict__.get("address", 0))
+    def is_compiled(self) -> bool:
+        """Whether it has its address, or code on disk."""
+        return "address" in self.__dict__ or self.compiled._cache.is_filled
+
+
+def _addresses(value: Any) -> Any:
+    """The argument for compiled code."""
+    if isinstance(value, Separate):
+        return value.address
+    return interpreted.rebuilt(value, [_addresses(each) for each in value]) if isinstance(value, tuple) else value
+
+
+def _separate(value: Any) -> Iterator[Separate]:
+    if isinstance(value, Separate):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _separate(each)
+
+
+def _entries(value: Any) -> int:
+    return sum(map(_entries, value)) if isinstance(value, tuple) else np.size(value)
 
 
 def entry(examples: Callable[[], Sequence[Any]]) -> Callable[[Any], Entry]:
@@ -99,8 +158,7 @@ def _owned(found: Any) -> Any:
     if found and found[0] is None:
         _, address, number, *shape = found
         return _copied(address, type(number), tuple(shape))
-    parts = [_owned(each) for each in found]
-    return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return interpreted.rebuilt(found, [_owned(each) for each in found])
 
 
 def _copied(address: int, kind: Any, shape: tuple[int, ...]) -> Array:

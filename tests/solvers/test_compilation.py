@@ -17,7 +17,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import flowsim
 from flowsim.solvers import precompile
-from flowsim.solvers.cache_folder import _KEPT, digest_of_sources, folder_of_digest
+from flowsim.solvers.cache_folder import _KEPT, cache_folder, digest_of_sources, folder_of_digest
 from flowsim.solvers.compilation import TABLE, VECTOR, address_of, bare, compiled, part
 from flowsim.solvers.compilation.claims import Claim
 from flowsim.solvers.compilation.garbage import PAUSE
@@ -198,6 +198,15 @@ def test_what_is_compiled_ahead_is_found_by_another_process(tmp_path, monkeypatc
     while not list(tmp_path.rglob("between-*.nbi")) and time.monotonic() < end:
         time.sleep(0.05)
     assert not precompile.compile_ahead(group)
+
+
+def test_what_another_process_compiles_is_not_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(precompile, "_start", lambda groups: pytest.fail(f"a process was started for {groups}"))
+    module, name = "flowsim.solvers.multistep.reading", "between"
+    claim = Claim(folder_of_digest(cache_folder()) / module / f"{name}-1.py311.lock")
+    assert claim.take()
+    assert not precompile.compile_ahead([f"reading:{name}"], room="flowsim.solvers.multistep")
 
 
 def test_what_compiles_ahead_imports_no_linear_algebra(tmp_path):
