@@ -326,6 +326,6 @@ def _records(frame: Pairs, nodes: int, most: int) -> tuple[Array, Array, Array, 
 
 @cache
 def compile_in_advance() -> None:
-    """Start to compile what a first run interprets, in two processes."""
-    others = "collocation:propagation", "iteration:fixed_point", "pair_exponential:_exponential", "graded:rows_added"
-    compile_ahead(["collocation_march:march_steps"], others, room=__name__.rpartition(".")[0])
+    """Start to compile what a first run interprets, or else compiles itself meanwhile, from the other end."""
+    names = "collocation_march:march_steps", "pair_exponential:_exponential", "iteration:fixed_point"
+    compile_ahead([*names, "collocation:propagation", "graded:rows_added"], room=__name__.rpartition(".")[0])

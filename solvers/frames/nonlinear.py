@@ -32,14 +32,15 @@ def _largest(values: Array) -> float:
 
 @cache
 def compile_in_advance(is_linear: bool) -> None:
-    """Start to compile what a first run interprets, in two processes."""
-    solving = "collocation:propagation", "relaxation:factored", "relaxation:defects", "collocation:propagated"
+    """Start to compile what a first run interprets."""
+    names = ["collocation:propagation"]
     if is_linear:
-        others: tuple[str, ...] = "iteration:fixed_point", "iteration:solve_stages", "graded:triangularised"
+        names += "iteration:fixed_point", "iteration:solve_stages", "graded:triangularised"
     else:
-        others = "pairs:begun", "step_control:turning", "pairs:advanced", "pairs:_carry", "collocation:products"
-        others += "collocation:perturb", "iteration:relax", "iteration:accelerate"
-    compile_ahead(solving, (*others, "graded:rows_added"), room=__name__.rpartition(".")[0])
+        names += "collocation:products", "iteration:relax", "iteration:accelerate", "pairs:begun", "pairs:advanced"
+        names += "step_control:turning", "pairs:_carry", "collocation:perturb"
+    names += "collocation:propagated", "relaxation:factored", "relaxation:defects", "graded:rows_added"
+    compile_ahead(names, room=__name__.rpartition(".")[0])
 
 
 class StageEquations:

@@ -22,7 +22,7 @@ from flowsim.solvers.matrices.scratch import ALIGNED, SCRATCH
 #: Entries of scratch memory at first.
 _FIRST = 1 << 14
 #: Entries of the arguments up to which a function that is not compiled yet is interpreted.
-_SMALL = 5000
+_SMALL = 2500
 
 
 class Allowance:

@@ -1,8 +1,8 @@
 """Functions of bare arrays as plain Python on NumPy's arrays.
 
 An integrator takes seconds to compile, which a first run of a small problem does not need: it takes less than a second
-as Python (:class:`.calls.Entry` decides). The operations and their order are the same, but where fast-math flags let
-compiled code reassociate sums: results agree to rounding. So this is also a reference for tests of compiled code.
+as Python (:class:`.calls.Entry` decides). It is the same source, but for products and factorisations, which are
+NumPy's: results agree to rounding. So this is also a reference for tests of compiled code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.matrices import bare_arrays, scratch
+from flowsim.solvers.matrices import algebra, bare_arrays, scratch
 
 _Names = dict[str, Any]
 
@@ -26,6 +26,37 @@ def _shaped(array: Any, first: int, shape: tuple[int, ...], number: Any) -> Any:
 
 def _call(separate: Any, arguments: tuple[Any, ...]) -> None:
     interpreted(separate.function)(*arguments)
+
+
+def _copy(X: Array, out: Array) -> None:
+    out.reshape(-1)[:] = X.reshape(-1)
+
+
+def _add(X: Array, scale: float, Y: Array) -> None:
+    X += (scale * Y).reshape(X.shape)
+
+
+def _scale(X: Array, factor: float) -> None:
+    X *= factor
+
+
+def _add_product(A: Array, B: Array, out: Array) -> None:
+    out += A @ B
+
+
+def _invert(work: Any, M: Array) -> None:
+    M[...] = np.linalg.inv(M)
+
+
+def _orthonormal(work: Any, matrix: Array) -> tuple[Array, Array]:
+    Q, triangle = np.linalg.qr(matrix)
+    signs = np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
+    return np.ascontiguousarray(Q * signs), signs[:, None] * triangle
+
+
+def _eigen(work: Any, matrix: Array) -> tuple[Array, Array]:
+    values, vectors = np.linalg.eigh(matrix)
+    return values, np.ascontiguousarray(vectors)
 
 
 #: What plain Python has in place of operations on memory; arrays are made anew, so that none need be released. NumPy's
@@ -43,6 +74,18 @@ _REPLACED = [
     (scratch.in_use, lambda work: 0),
     (scratch.release, lambda work, used: None),
     (math, np),
+    (algebra.copy, _copy),
+    (algebra.add, _add),
+    (algebra.scale, _scale),
+    (algebra.norm, np.linalg.norm),
+    (algebra.add_product, _add_product),
+    (algebra.product, lambda work, A, B: A @ B),
+    (algebra.product_tn, lambda work, A, B: A.T @ B),
+    (algebra.product_nt, lambda work, A, B: A @ B.T),
+    (algebra.solve, lambda work, matrix, right: np.linalg.solve(matrix, right)),
+    (algebra.invert, _invert),
+    (algebra.orthonormal, _orthonormal),
+    (algebra.eigen, _eigen),
 ]
 _replacements = {id(each): by for each, by in _REPLACED}
 _functions: dict[int, Any] = {}

@@ -14,7 +14,7 @@ from flowsim.solvers.compilation import bare
 from flowsim.solvers.frames import collocation_march, nonlinear
 from flowsim.solvers.frames.collocation import propagation
 from flowsim.solvers.frames.graded import triangularise
-from flowsim.solvers.matrices import calls, interpreted
+from flowsim.solvers.matrices import algebra, calls, interpreted
 from flowsim.solvers.matrices.bare_arrays import call_at, shaped
 from flowsim.solvers.matrices.calls import Entry, entry, separate
 from flowsim.solvers.matrices.scratch import empty_complex, empty_integers, in_use, release, zeros
@@ -151,3 +151,34 @@ def test_rows_of_any_size_are_triangularised_by_plain_python_too() -> None:
     interpreted.call(triangularise.function, *other, 2)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13)
+
+
+@bare()
+def _of_matrices(work, A, B, square, complex_square):
+    total = algebra.copied(work, A)
+    algebra.add(total, 2.0, A)
+    algebra.scale(total, 0.5)
+    algebra.add_product(A, square, total)
+    flat = zeros(work, (A.size,))
+    algebra.copy(A, flat)
+    symmetric = algebra.product_nt(work, square, square)
+    values, vectors = algebra.eigen(work, symmetric)
+    again = zeros(work, square.shape)
+    for i in range(len(values)):
+        for j in range(len(values)):
+            for k in range(len(values)):
+                again[i, j] += vectors[i, k] * values[k] * vectors[j, k]
+    algebra.invert(work, complex_square)
+    Q, triangle = algebra.orthonormal(work, A)
+    one, other = algebra.product(work, A, square), algebra.product_tn(work, A, B)
+    return total, flat, algebra.norm(A), symmetric, again, Q, triangle, one, other, algebra.solve(work, square, B)
+
+
+def test_products_and_factorisations_are_those_of_compiled_code() -> None:
+    rng = np.random.default_rng(0)
+    A, B, square = rng.standard_normal((3, 3)), rng.standard_normal((3, 2)), rng.standard_normal((3, 3))
+    roots = [square + 1j * np.eye(3) for _ in range(2)]
+    compiled = Entry(_of_matrices)(A, B, square, roots[0])
+    plain = interpreted.call(_of_matrices, A, B, square, roots[1])
+    for a, b in zip((*compiled, roots[0]), (*plain, roots[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
