@@ -93,7 +93,7 @@ _namespaces: dict[int, _Names] = {}
 
 
 def interpreted(function: Any) -> Any:
-    """A compiled function as plain Python, which calls others as plain Python; it takes what :func:`given` returns."""
+    """A compiled function as plain Python, which calls others, imported by their names, as plain Python."""
     known = _functions.get(id(function))
     if known is None:
         own = function.py_func

@@ -14,7 +14,22 @@ from flowsim.solvers.compilation import bare
 from flowsim.solvers.frames import collocation_march, nonlinear
 from flowsim.solvers.frames.collocation import propagation
 from flowsim.solvers.frames.graded import triangularise
-from flowsim.solvers.matrices import algebra, calls, interpreted
+from flowsim.solvers.matrices import calls, interpreted
+from flowsim.solvers.matrices.algebra import (
+    add,
+    add_product,
+    copied,
+    copy,
+    eigen,
+    invert,
+    norm,
+    orthonormal,
+    product,
+    product_nt,
+    product_tn,
+    scale,
+    solve,
+)
 from flowsim.solvers.matrices.bare_arrays import call_at, shaped
 from flowsim.solvers.matrices.calls import Entry, entry, separate
 from flowsim.solvers.matrices.scratch import empty_complex, empty_integers, in_use, release, zeros
@@ -155,23 +170,23 @@ def test_rows_of_any_size_are_triangularised_by_plain_python_too() -> None:
 
 @bare()
 def _of_matrices(work, A, B, square, complex_square):
-    total = algebra.copied(work, A)
-    algebra.add(total, 2.0, A)
-    algebra.scale(total, 0.5)
-    algebra.add_product(A, square, total)
+    total = copied(work, A)
+    add(total, 2.0, A)
+    scale(total, 0.5)
+    add_product(A, square, total)
     flat = zeros(work, (A.size,))
-    algebra.copy(A, flat)
-    symmetric = algebra.product_nt(work, square, square)
-    values, vectors = algebra.eigen(work, symmetric)
+    copy(A, flat)
+    symmetric = product_nt(work, square, square)
+    values, vectors = eigen(work, symmetric)
     again = zeros(work, square.shape)
     for i in range(len(values)):
         for j in range(len(values)):
             for k in range(len(values)):
                 again[i, j] += vectors[i, k] * values[k] * vectors[j, k]
-    algebra.invert(work, complex_square)
-    Q, triangle = algebra.orthonormal(work, A)
-    one, other = algebra.product(work, A, square), algebra.product_tn(work, A, B)
-    return total, flat, algebra.norm(A), symmetric, again, Q, triangle, one, other, algebra.solve(work, square, B)
+    invert(work, complex_square)
+    Q, triangle = orthonormal(work, A)
+    one, other = product(work, A, square), product_tn(work, A, B)
+    return total, flat, norm(A), symmetric, again, Q, triangle, one, other, solve(work, square, B)
 
 
 def test_products_and_factorisations_are_those_of_compiled_code() -> None:
