@@ -25,6 +25,7 @@ DOORS = {
     "flowsim compare": ["compare"],
     "flowsim limit": ["limit", "--alphas", "1e-10,1e-100"],
     "flowsim certify": ["certify", "--theorem", "jump-times"],
+    "flowsim run --width 8": ["run", "--width", "8"],
     "depth 3": _SMALL + "fs.gradient_flow(fs.DiagonalNetwork(depth=3), p, 5.0, alpha=0.01)",
     "general formula": _SMALL + "fs.gradient_flow(fs.DiagonalNetwork('tanh(u)*v'), p, 5.0, alpha=0.01)",
     "noise of u*v": _SMALL + "fs.gradient_flow(fs.DiagonalNetwork('u*v', noise=fs.GaussianNoise(.1)), p, 5.0)",
@@ -39,6 +40,8 @@ DOORS = {
     + "fs.gradient_flow(fs.LinearNetwork(8), q, 3., alpha='1e-60', clock='accelerated')",
     "logistic loss": _SMALL + _SIGNS + "fs.gradient_flow(fs.DiagonalNetwork('u*v'), q, 5.0)",
     "gradient descent": _SMALL + "fs.gradient_descent(fs.DiagonalNetwork('u*v'), p, .05, 100, alpha=.1)",
+    "descent of a linear network at 1e-60": _SMALL
+    + "fs.gradient_descent(fs.LinearNetwork(8), p, .05, 100, alpha='1e-60')",
 }
 
 
