@@ -112,7 +112,7 @@ class ExponentialMap:
 
         In memory the few k come before the many d, over which loops are fast.
         """
-        exponents: Array = np.moveaxis(self.offset.T + self.modes.rate.T * z[..., None, :], -1, -2)
+        exponents: Array = (self.offset.T + self.modes.rate.T * z[..., None, :]).swapaxes(-1, -2)
         return exponents - self.decayed(t) if self.is_damped else exponents
 
     def decayed(self, t: Array | float) -> Array:
@@ -149,7 +149,7 @@ class ExponentialMap:
         # The decay that modes have in common scales their differences.
         lost = self.decayed(t)
         common = lost.min(axis=-1)
-        change = np.moveaxis(self.modes.rate.T * y[..., None, :], -1, -2) - (lost - common[..., None])
+        change = (self.modes.rate.T * y[..., None, :]).swapaxes(-1, -2) - (lost - common[..., None])
         kept = np.exp(self.offset - common[..., None])
         # A change of an e-fold cancels no digits, and may exceed the range of floats where its exponent does not.
         large = _continued(self.offset + change - common[..., None], self.cap) - kept
@@ -171,7 +171,7 @@ class ExponentialMap:
         return self.derivative(self.exponents(y, t), np.divide(1.0, rate, out=np.zeros(rate.shape), where=rate != 0))
 
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
-        return self.modes.weights(np.moveaxis(self.exponents(y, t) / 2, -1, -2))
+        return self.modes.weights((self.exponents(y, t) / 2).swapaxes(-1, -2))
 
     def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """Values and logarithms; -inf where a quantity is exactly zero.
@@ -184,7 +184,7 @@ class ExponentialMap:
             powers = (self.modes.conserved * self.modes.present[:, None, :]).sum(axis=-1)
             log = log - powers * integrals(self.schedule, t)[..., None, None]
         signs = np.where(self.modes.conserved % 2 == 0, 1.0, self.modes.sign[:, None, :]).prod(axis=-1)
-        return np.moveaxis(signed_exp(signs, log), -1, -2), np.moveaxis(log, -1, -2)
+        return signed_exp(signs, log).swapaxes(-1, -2), log.swapaxes(-1, -2)
 
     @property
     def is_constant(self) -> bool:

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Integers
 from flowsim.growth.formula_origin import Gradient, significant
 from flowsim.network import Formula
 from flowsim.symbolic.series import Series, taylor_series
@@ -31,35 +31,48 @@ class ScaledSeries:
     log_small: float = math.inf
 
     @cached_property
-    def _slopes(self) -> tuple[Series, ...]:
-        return tuple(self.series.derivative(a) for a in range(self.series.exponents.shape[1]))
+    def _leading(self) -> Series:
+        return self.series.part(self.series.degree == self.order)
+
+    @cached_property
+    def _slopes(self) -> tuple[Series, Array]:
+        """The monomials of all derivatives, and their coefficients (k, E) in each."""
+        own = [self.series.derivative(a) for a in range(self.series.exponents.shape[1])]
+        exponents, row = np.unique(np.concatenate([each.exponents for each in own]), axis=0, return_inverse=True)
+        coefficient = np.zeros((len(own), len(exponents)))
+        coefficient[np.repeat(np.arange(len(own)), [len(each.exponents) for each in own]), row.ravel()] = (
+            np.concatenate([each.coefficient for each in own])
+        )
+        return Series(exponents, np.ones(len(exponents))), coefficient
 
     def value(self, x: Array, log_scale: float) -> float:
         """``(phi(exp(log_scale) x) - phi(0)) exp(-L log_scale)`` at x (k,)."""
-        return float(self._scaled(self.series, self.order, log_scale)(x[:, None])[0])
+        factor = _factors(self.series.degree - self.order, log_scale)
+        return float(self.series.coefficient * factor @ self.series.terms(x[:, None])[:, 0])
 
     def gradient(self, x: Array, log_scale: float) -> Array:
         """``grad phi(exp(log_scale) x) exp((1 - L) log_scale)`` at columns x (k, P); -inf leaves the leading part."""
-        return np.array([self._scaled(slope, self.order - 1, log_scale)(x) for slope in self._slopes])
+        monomials, coefficient = self._slopes
+        found: Array = coefficient * _factors(monomials.degree - self.order + 1, log_scale) @ monomials.terms(x)
+        return found
 
     def slope_terms(self, x: Array) -> Array:
         """Sums of the moduli of the terms of the leading part's gradient, at x (k,)."""
-        own = [self._scaled(slope, self.order - 1, -math.inf) for slope in self._slopes]
-        return np.array([Series(part.exponents, np.abs(part.coefficient))(np.abs(x)[:, None])[0] for part in own])
+        own = [self._leading.derivative(a) for a in range(len(x))]
+        return np.array([np.abs(part.coefficient) @ part.terms(np.abs(x)[:, None])[:, 0] for part in own])
 
     def hessian(self, x: Array) -> Array:
         """Hessian of the leading part at x (k,)."""
-        own = [self._scaled(slope, self.order - 1, -math.inf) for slope in self._slopes]
+        own = [self._leading.derivative(a) for a in range(len(x))]
         return np.array([[part.derivative(b)(x[:, None])[0] for b in range(len(x))] for part in own])
 
-    @staticmethod
-    def _scaled(series: Series, lowest: int, log_scale: float) -> Series:
-        more = series.degree - lowest
-        if log_scale == -math.inf:
-            return series.part(more == 0)
-        with np.errstate(under="ignore"):
-            factor = np.exp(more * log_scale)
-        return Series(series.exponents, series.coefficient * factor)
+
+def _factors(more: Integers, log_scale: float) -> Array:
+    """Sizes of terms by how much their degree exceeds the lowest."""
+    if log_scale == -math.inf:
+        return (more == 0).astype(float)
+    with np.errstate(under="ignore"):
+        return np.asarray(np.exp(more * log_scale))
 
 
 @cache

@@ -70,14 +70,17 @@ class Series:
 
     def __call__(self, x: Array) -> Array:
         """Values at x (k, P), shape (P,)."""
-        if not len(self.coefficient):
-            return np.zeros(x.shape[1])
-        highest = int(self.exponents.max(initial=0))
-        powers = np.ones((highest + 1, *x.shape))
-        for n in range(1, highest + 1):
+        return np.asarray(self.coefficient @ self.terms(x))
+
+    def terms(self, x: Array) -> Array:
+        """The monomials at x (k, P), shape (E, P)."""
+        powers = np.ones((int(self.exponents.max(initial=0)) + 1, *x.shape))
+        for n in range(1, len(powers)):
             powers[n] = powers[n - 1] * x
-        terms = np.prod([powers[self.exponents[:, a], a] for a in range(len(x))], axis=0)
-        return self.coefficient @ terms
+        out: Array = powers[self.exponents[:, 0], 0]
+        for a in range(1, len(x)):
+            out *= powers[self.exponents[:, a], a]
+        return out
 
 
 def taylor_series(formula: Formula, basis: Array) -> Series:

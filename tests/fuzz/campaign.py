@@ -27,8 +27,9 @@ WRONG, TOO_SMALL = 100.0, 2.0
 #: What a run errs by rounding alone, relative to the largest coefficient.
 ROUNDING = 1e-11
 #: Times the median of its family and method after which a run is slow, all of them compiled, in processor time; a
-#: median is one of so many runs.
-SLOW, MANY = 50.0, 10
+#: median is one of so many runs. Stiff runs of a method that was asked for by name are as slow as the method: they may
+#: take so many times what SciPy takes in the plain weights (estimates of errors take two more runs, of more steps).
+SLOW, MANY, PLAIN = 50.0, 10, 20.0
 #: Runs of so many seconds are timed once more, as the first one may have compiled or derived something.
 ONCE_MORE = 0.01
 #: Refusals that are right, each with what must be so.
@@ -53,9 +54,11 @@ JUSTIFIED: dict[str, Callable[[Case], bool]] = {
 }
 
 
-def is_justly_slow(facts: dict[str, Any]) -> bool:
+def is_justly_slow(case: Case, taken: float) -> bool:
     """A loss of e^hundreds at the start runs through as many e-folds of time, each of some steps."""
-    return facts.get("loss") in ("poisson", "exponential") and float(facts["alpha"]) > 5
+    if case.facts.get("loss") in ("poisson", "exponential") and float(case.facts["alpha"]) > 5:
+        return True
+    return case.plain is not None and taken <= PLAIN * case.plain()
 
 
 def kind_of_run(facts: dict[str, Any], coordinates: str) -> str:
@@ -129,7 +132,7 @@ def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, An
             found += [
                 record | {"fault": f"slow, {family}"}
                 for each, record in own
-                if each > SLOW * median and not is_justly_slow(record["facts"])
+                if each > SLOW * median and not is_justly_slow(draw(record["seed"]), each)
             ]
     print(dict(counts))
     return found

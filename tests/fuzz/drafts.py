@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 import flowsim as fs
 from tests.fuzz import oracles
+from tests.fuzz.plain import seconds_in_weights
 
 LOSSES = ("logistic", "exponential", "log-cosh", "pseudo-huber", "poisson")
 METHODS = ("auto", "auto", "auto", "auto", "LSODA", "BDF", "Radau", "DOP853")
@@ -36,6 +37,8 @@ class Case:
     right: Callable[[Any], np.ndarray]
     scale: float = 0.0
     estimated: bool = False
+    #: Processor time of the method in the plain weights, where a user named it.
+    plain: Callable[[], float] | None = None
 
 
 @dataclass
@@ -221,7 +224,15 @@ def flow_case(
     def truth(traj: Any) -> np.ndarray:
         return floats(right([mpfr(0), *(mpfr(float(v)) * unit for v in values)]))
 
-    return Case(facts, rtol, run, truth, absolute(method, rtol, options) + float(mpfr(alpha)) ** order, estimated)
+    def plain() -> float:
+        w0 = [float(mpfr(alpha)) * start[name] for name in net.weights]
+        problem = fs.Problem(X, y, loss=loss, sample_weight=draft.weight)
+        return seconds_in_weights(net, problem, w0, float(mpfr(float(values[-1])) * unit), method, rtol)
+
+    return Case(
+        facts, rtol, run, truth, absolute(method, rtol, options) + float(mpfr(alpha)) ** order, estimated,
+        None if method == "auto" else plain,
+    )  # fmt: skip
 
 
 def absolute(method: str, rtol: float, options: dict[str, float]) -> float:

@@ -287,8 +287,8 @@ def product_flow(data: Data, start: list[list], times: Sequence[Number]) -> list
 
 
 @cache
-def _parts(formula: str, names: tuple[str, ...], noise: str) -> Callable[..., list]:
-    """(weights, std) -> [E phi, dE/dw..., dVar/dw..., phi], averages over the noise written out."""
+def parts(formula: str, names: tuple[str, ...], noise: str, library: str = "") -> Callable[..., list]:
+    """(weights, std) -> [E phi, dE/dw..., dVar/dw..., phi], averages over the noise written out; MPFR's, or NumPy's."""
     phi, std = sympy.sympify(formula), sympy.Symbol("std_")
     weights = [sympy.Symbol(name) for name in names]
     mean, variance = phi, sympy.S.Zero
@@ -304,8 +304,8 @@ def _parts(formula: str, names: tuple[str, ...], noise: str) -> Callable[..., li
         once = sympy.expand(phi.subs({w: w + xi for w, xi in zip(weights, drawn, strict=True)}, simultaneous=True))
         mean, square = _gaussian(once, drawn, std), _gaussian(sympy.expand(once**2), drawn, std)
         variance = sympy.expand(square - sympy.expand(mean**2))
-    parts = [mean, *(mean.diff(w) for w in weights), *(variance.diff(w) for w in weights), phi]
-    return sympy.lambdify([*weights, std], parts, [FUNCTIONS], cse=True)
+    found = [mean, *(mean.diff(w) for w in weights), *(variance.diff(w) for w in weights), phi]
+    return sympy.lambdify([*weights, std], found, [library or FUNCTIONS], cse=True)
 
 
 def _gaussian(expression: sympy.Expr, drawn: Sequence[sympy.Symbol], std: sympy.Symbol) -> sympy.Expr:
@@ -322,11 +322,11 @@ def weight_flow(
 ) -> list[list]:  # fmt: skip
     """beta at `times`, in the weights; errors of a step are ``10^finest`` of a coordinate's largest weight."""
     d, k, sigma, shrinkage = data.d, len(names), mpfr(std), Shrinkage(decay)
-    parts = [_parts(_own(formula, i), tuple(names), noise) for i in range(d)]
+    own = [parts(_own(formula, i), tuple(names), noise) for i in range(d)]
 
     def field(state: list) -> list:
-        seen = [parts[i](*state[i::d], sigma) for i in range(d)]
-        g = data.gradient([mpfr(own[0]) for own in seen])
+        seen = [own[i](*state[i::d], sigma) for i in range(d)]
+        g = data.gradient([mpfr(each[0]) for each in seen])
         return [
             -(g[i] * seen[i][1 + a] + data.squares[i] / 2 * seen[i][1 + k + a] + shrinkage.now * state[a * d + i])
             for a in range(k) for i in range(d)
@@ -336,7 +336,7 @@ def weight_flow(
         return [max(abs(w) for w in state[i::d]) for i in range(d)] * k
 
     flow = Extrapolation(field, [w for row in start for w in row], finest, sizes)
-    return [[mpfr(parts[i](*state[i::d], sigma)[-1]) for i in range(d)] for state in shrinkage.along(flow, times)]
+    return [[mpfr(own[i](*state[i::d], sigma)[-1]) for i in range(d)] for state in shrinkage.along(flow, times)]
 
 
 def weight_descent(
@@ -345,15 +345,15 @@ def weight_descent(
 ) -> list:  # fmt: skip
     """beta after steps of descent of sizes `h`, heavy ball with momentum."""
     d, k, mu, shrinkage, t = data.d, len(names), mpfr(momentum), Shrinkage(decay), mpfr(0)
-    parts = [_parts(_own(formula, i), tuple(names), "") for i in range(d)]
+    own = [parts(_own(formula, i), tuple(names), "") for i in range(d)]
     w, v = [list(row) for row in start], [[mpfr(0)] * d for _ in start]
     for size in map(mpfr, h):
         shrinkage.reach(t)
-        seen = [parts[i](*(row[i] for row in w), mpfr(0)) for i in range(d)]
-        g = data.gradient([mpfr(own[0]) for own in seen])
+        seen = [own[i](*(row[i] for row in w), mpfr(0)) for i in range(d)]
+        g = data.gradient([mpfr(each[0]) for each in seen])
         for a in range(k):
             for i in range(d):
                 v[a][i] = mu * v[a][i] - size * (g[i] * seen[i][1 + a] + shrinkage.now * w[a][i])
                 w[a][i] += v[a][i]
         t += size
-    return [mpfr(parts[i](*(row[i] for row in w), mpfr(0))[-1]) for i in range(d)]
+    return [mpfr(own[i](*(row[i] for row in w), mpfr(0))[-1]) for i in range(d)]
