@@ -42,15 +42,15 @@ class Drawn:
     named: Index
 
 
-def sample_times(traj: Trajectory) -> Array:
-    """Arc lengths at which a curve is drawn: the recorded steps and points between them."""
+def sample_times(traj: Trajectory, samples: int = _SAMPLES) -> Array:
+    """Arc lengths at which a curve is drawn: the recorded steps, and as many between them along each of two lengths."""
     own = traj.arclength
     if traj.dense is None or not np.isfinite(own[-1]):
         return own
     # Along the distance of beta too: a jump may be a millionth of the arc length.
     way = np.maximum(own - traj.accelerated_time, 0.0)
-    by_way = np.interp(np.linspace(0.0, way[-1], _SAMPLES), way, own) if way[-1] > 0 else own[:0]
-    even = np.linspace(own[0], own[-1], _SAMPLES)
+    by_way = np.interp(np.linspace(0.0, way[-1], samples), way, own) if way[-1] > 0 else own[:0]
+    even = np.linspace(own[0], own[-1], samples)
     return np.unique(np.clip(np.concatenate([own, even, by_way]), own[0], own[-1]))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from flowsim.errors import IntegrationError
 from flowsim.network.linear_algebra import LinearData
+from flowsim.plot.curves import on_clock, sample_times
 from flowsim.plot.labels import label_ends
 from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import PREDICTED, colours, flow_label, new_axes, styled
 from flowsim.results import Trajectory
+from flowsim.results.state import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,10 +23,23 @@ if TYPE_CHECKING:
     from flowsim.limits import LinearSaddlePath
 
 
-_SAMPLES = 2000
+#: Points of a curve of the limit; of one of a flow, along each of its two lengths.
+_SAMPLES, _OF_FLOWS = 2000, 300
 #: More lines than this are drawn without names.
 _MAX_NAMES = 8
 _LABELS = {"accelerated": r"accelerated time $\tilde t = t / \ln(1/\alpha)$", "arclength": r"arc length $\tau$"}
+
+
+class _Flow(NamedTuple):
+    """The states of a flow that are drawn, read once for all panels, and its name in a legend."""
+
+    state: State
+    label: str
+
+    @classmethod
+    def of(cls, traj: Trajectory) -> _Flow:
+        state = traj if traj.dense is None else traj.at(sample_times(traj, _OF_FLOWS), clock="arclength")
+        return cls(state, flow_label(traj))
 
 
 @styled
@@ -48,7 +64,10 @@ def linear_limit(
     """
     if clock not in _LABELS:
         raise ValueError(f"`clock` must be accelerated or arclength; received {clock!r}.")
-    ax = new_axes(ax)
+    return _draw_values(path, None if traj is None else _Flow.of(traj), clock, legend, new_axes(ax))
+
+
+def _draw_values(path: LinearSaddlePath, flow: _Flow | None, clock: str, legend: bool, ax: Axes) -> Axes:
     last = path.drawn_until
     if clock == "accelerated":
         times, values = path.stairs(path.singular_values)
@@ -57,19 +76,20 @@ def linear_limit(
         last = float(path.arclength(last))
         times = np.linspace(0.0, last, _SAMPLES)
         values = np.asarray(np.linalg.svd(path.curve(times), compute_uv=False), dtype=np.float64)
-    if traj is not None:
+    if flow is not None:
         ax.plot(times, values, **PREDICTED)
         ax.plot([], [], label="limit", **PREDICTED)
-        ax.plot([], [], color=colours(1)[0], label=flow_label(traj))
+        ax.plot([], [], color=colours(1)[0], label=flow.label)
         ax.legend(loc="upper left", ncols=2)
-        times = np.linspace(0.0, min(last, float(traj.clock_values(clock)[-1])), _SAMPLES)
-        values = np.asarray(np.linalg.svd(traj.at(times, clock).beta, compute_uv=False))
+        times = on_clock(flow.state, clock)
+        beta = flow.state.beta.reshape(len(times), *path.saddles.shape[1:])[times <= last]
+        times, values = times[times <= last], np.asarray(np.linalg.svd(beta, compute_uv=False))
     names = [f"$s_{{{k + 1}}}$" for k in range(min(values.shape[1], _MAX_NAMES))]
     palette = colours(values.shape[1])
     for k, column in enumerate(values.T):
         ax.plot(times, column, color=palette[k], label=names[k] if k < _MAX_NAMES else "_more")
     ax.set_xlim(0.0, last)
-    if traj is not None:
+    if flow is not None:
         ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above the lines
     ax.set_xlabel(_LABELS[clock])
     ax.set_ylabel(r"singular values of $U V^\top$")
@@ -89,7 +109,10 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
         A flow of the same network; its levels are solid, those of the limit dotted then.
     ax : matplotlib Axes, optional
     """
-    ax = new_axes(ax)
+    return _draw_levels(path, None if traj is None else _Flow.of(traj), new_axes(ax))
+
+
+def _draw_levels(path: LinearSaddlePath, flow: _Flow | None, ax: Axes) -> Axes:
     last = path.drawn_until
     # Levels are continuous, and linear between jumps.
     times = np.union1d(path.jump_times, np.linspace(0.0, last, 200))
@@ -100,12 +123,10 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
         ax.plot(times, values[:, learned:], color="0.7", lw=0.8)
         ax.plot([], [], color="0.7", lw=0.8, label="never learned")
     values = values[:, :learned]
-    samples = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)[1:] if traj is not None else times
-    flow = None if traj is None else traj.at(samples, "accelerated").levels
-    if traj is not None and flow is not None:
+    if flow is not None and flow.state.levels is not None:
         ax.plot(times, values, **PREDICTED)
-        ax.plot([], [], label=f"limit; solid: {flow_label(traj)}", **PREDICTED)
-        times, values = samples, flow[:, :learned]
+        ax.plot([], [], label=f"limit; solid: {flow.label}", **PREDICTED)
+        times, values = flow.state.accelerated_time, flow.state.levels[:, :learned]
     palette = colours(learned)
     for k, column in enumerate(values.T):
         ax.plot(times, column, color=palette[k], label=f"direction {k + 1}" if k < _MAX_NAMES else "_more")
@@ -121,7 +142,10 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
 @styled
 def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None = None) -> Axes:
     """Excess training loss: the staircase of the limit, and flows of decreasing scale that approach it."""
-    ax = new_axes(ax)
+    return _draw_losses(path, [_Flow.of(traj) for traj in trajs], new_axes(ax))
+
+
+def _draw_losses(path: LinearSaddlePath, flows: Sequence[_Flow], ax: Axes) -> Axes:
     last = path.drawn_until
     least = path.data.least_loss if isinstance(path.data, LinearData) else float(path.losses[-1])
     excess = np.maximum(path.losses - least, 0.0)
@@ -129,10 +153,8 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
     floor = 0.3 * float(seen.min()) if len(seen) else 1e-12
     steps, values = path.stairs(np.maximum(excess, floor))
     ax.plot(steps, values, label="limit", **PREDICTED)
-    for k, traj in enumerate(trajs):
-        times = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)
-        loss = traj.at(times, "accelerated").loss - least
-        ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], label=flow_label(traj))
+    for k, (state, label) in enumerate(flows):
+        ax.plot(state.accelerated_time, np.maximum(state.loss - least, floor), color=colours(k + 1)[k], label=label)
     for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], values[::2], strict=True)):
         if end - begin > 0.12 * last:
             ax.text((begin + end) / 2, 1.12 * value, f"rank {path.ranks[rank]}", ha="center", va="bottom", fontsize=8)
@@ -149,18 +171,19 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
 def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
     """Singular values over both clocks, levels, and the staircase of the loss."""
     figure, axes = four_panels(12.0, 7.4)
-    smallest = trajs[-1] if trajs else None
-    linear_limit(path, smallest, ax=axes[0, 0])
+    flows = [_Flow.of(traj) for traj in trajs]
+    smallest = flows[-1] if flows else None
+    _draw_values(path, smallest, "accelerated", True, axes[0, 0])
     axes[0, 0].set_title("Rank by rank")
-    levels(path, smallest, ax=axes[0, 1])
+    _draw_levels(path, smallest, axes[0, 1])
     axes[0, 1].set_title("Directions that wait")
     try:
-        linear_limit(path, smallest, clock="arclength", legend=False, ax=axes[1, 0])
+        _draw_values(path, smallest, "arclength", False, axes[1, 0])
         axes[1, 0].set_title("Saddles joined by orbits")
     except (ValueError, IntegrationError):
         axes[1, 0].clear()
         axes[1, 0].text(0.5, 0.5, "the orbits depend on the start", ha="center", transform=axes[1, 0].transAxes)
-    loss_staircase(path, *trajs, ax=axes[1, 1])
+    _draw_losses(path, flows, axes[1, 1])
     axes[1, 1].set_title("Loss")
     fit(figure, axes)
     return figure

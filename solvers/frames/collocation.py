@@ -15,14 +15,27 @@ import numpy as np
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, bare
 from flowsim.solvers.gauss import GaussTableau, gauss_tableau
-from flowsim.solvers.matrices.algebra import add_product, copy, product, product_nt, product_tn, solve
+from flowsim.solvers.matrices.algebra import (
+    add,
+    add_combinations,
+    add_product,
+    copy,
+    product,
+    product_nt,
+    product_tn,
+    scale_blocks,
+    solve,
+)
 from flowsim.solvers.matrices.bare_arrays import call_at, shaped
 from flowsim.solvers.matrices.calls import Entry, separate
 from flowsim.solvers.matrices.scratch import empty, in_use, release, zeros
 
 
 class Damping(NamedTuple):
-    """The scalar method of each row: ``stage = start * ones + h * matrix @ forcing``; one row stands for all equal."""
+    """The scalar method of each row: ``stage = start * ones + h * matrix @ forcing``; one row stands for all equal.
+
+    Matrices are (rows, s, s), ones (rows, s, 1), weights (s,), rates (rows,).
+    """
 
     rows: Array
     row_ones: Array
@@ -59,7 +72,7 @@ def _damped(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: A
         for rates in (rates_rows, rates_columns)
     ]
     matrices = [np.ascontiguousarray(each @ tableau.a) for each in inverse]
-    ones = [np.ascontiguousarray(each.sum(axis=2)) for each in inverse]
+    ones = [np.ascontiguousarray(each.sum(axis=2, keepdims=True)) for each in inverse]
     return Damping(matrices[0], ones[0], matrices[1], ones[1], tableau.b, rates_rows, rates_columns)
 
 
@@ -79,7 +92,7 @@ def _pulled(work, G, damping, Z1):
     for j in range(s):
         for i in range(R):
             for c in range(p):
-                scaled[i, c] = G[j, i, c] * damping.row_ones[i, j]
+                scaled[i, c] = G[j, i, c] * damping.row_ones[i, j, 0]
         block = product_tn(work, scaled, Z1)
         for c in range(p):
             for a in range(Z1.shape[1]):
@@ -95,73 +108,49 @@ def _pulled(work, G, damping, Z1):
     return pulled, inner
 
 
-@bare(fastmath=FAST)
+@bare()
 def _eliminated(work, h, damping, pulled, inner, Z2, s):
     """Matrix and right-hand side of the system for the stages of Z_2; changes `pulled` and `inner`."""
     p, q = Z2.shape
-    matrix, right = zeros(work, (s * p, s * p)), empty(work, (s * p, q))
-    equal = damping.rows.shape[0] == 1
-    for j in range(s if equal else 0):
-        for c in range(j * p, j * p + p):
-            for m in range(s):
-                for d in range(m * p, m * p + p):
-                    inner[c, d] *= damping.rows[0, j, m]
-            for a in range(q):
-                pulled[c, a] *= damping.row_ones[0, j]
-    for i in range(s):
-        for c in range(p):
-            own = 0 if damping.columns.shape[0] == 1 else c
-            row = i * p + c
-            for a in range(q):
-                right[row, a] = damping.column_ones[own, i] * Z2[c, a]
-            for j in range(s):
-                weight = h * damping.columns[own, i, j]
-                for a in range(q):
-                    right[row, a] += weight * pulled[j * p + c, a]
-                for d in range(s * p):
-                    matrix[row, d] -= h * weight * inner[j * p + c, d]
-            matrix[row, row] += 1.0
+    matrix, right = zeros(work, (s * p, s * p)), zeros(work, (s * p, q))
+    if damping.rows.shape[0] == 1:
+        scale_blocks(inner, damping.rows[0])
+        scale_blocks(pulled, damping.row_ones[0])
+    add_combinations(right, 1.0, damping.column_ones, Z2)
+    add_combinations(right, h, damping.columns, pulled)
+    add_combinations(matrix, -h * h, damping.columns, inner)
+    for row in range(s * p):
+        matrix[row, row] += 1.0
     return matrix, right
 
 
-@bare(fastmath=FAST)
+@bare()
 def _rows(pushed, h, damping, Z1, out):
-    """Compute ``ones * Z1 + h * matrix @ pushed`` row by row in `out`."""
-    s, R, q = pushed.shape
-    for i in range(s):
-        for r in range(R):
-            own = 0 if damping.rows.shape[0] == 1 else r
-            for c in range(q):
-                out[i, r, c] = damping.row_ones[own, i] * Z1[r, c]
-            for j in range(s):
-                weight = h * damping.rows[own, i, j]
-                for c in range(q):
-                    out[i, r, c] += weight * pushed[j, r, c]
+    """Add ``ones * Z1 + h * matrix @ pushed`` to `out`, by the scalar method of each row."""
+    add_combinations(out, 1.0, damping.row_ones, Z1)
+    add_combinations(out, h, damping.rows, pushed)
 
 
-@bare(fastmath=FAST)
-def _finish(G, h, damping, start, at, end):
-    """Compute the end of the step from its stages."""
-    s, R, p = G.shape
-    (Z1, Z2), (E1, E2), q = start, end, start[0].shape[1]
-    copy(Z1, E1)
-    copy(Z2, E2)
+@bare()
+def _finish(work, G, h, damping, pushed, start, at, end):
+    """Compute the end of the step from its stages; `pushed`: ``G_j Z_2`` of all stages."""
+    s, b = len(G), damping.weights
+    copy(start[0], end[0])
+    copy(start[1], end[1])
+    add_combinations(end[0], h, shaped(b, 0, (1, 1, s), 0.0), pushed)
     for j in range(s):
-        weight = h * damping.weights[j]
-        for i in range(R):
-            rate = damping.rates_rows[0 if damping.rates_rows.shape[0] == 1 else i]
-            for a in range(q):
-                E1[i, a] -= weight * rate * at.Z1[j, i, a]
-            for c in range(p):
-                pull = weight * G[j, i, c]
-                for a in range(q):
-                    E1[i, a] += pull * at.Z2[j, c, a]
-                for a in range(q):
-                    E2[c, a] += pull * at.Z1[j, i, a]
-        for c in range(p):
-            rate = damping.rates_columns[0 if damping.rates_columns.shape[0] == 1 else c]
-            for a in range(q):
-                E2[c, a] -= weight * rate * at.Z2[j, c, a]
+        add(end[1], h * b[j], product_tn(work, G[j], at.Z1[j]))
+    _add_damping(work, h, damping.rates_rows, b, at.Z1, end[0])
+    _add_damping(work, h, damping.rates_columns, b, at.Z2, end[1])
+
+
+@bare()
+def _add_damping(work, h, rates, b, stages, end):
+    weights = empty(work, (len(rates), 1, len(b)))
+    for own in range(len(rates)):
+        for j in range(len(b)):
+            weights[own, 0, j] = rates[own] * b[j]
+    add_combinations(end, -h, weights, stages)
 
 
 def _examples() -> tuple[Any, ...]:
@@ -172,7 +161,7 @@ def _examples() -> tuple[Any, ...]:
 @separate(_examples)
 @bare()
 def propagation(work, G, h, damping, start, at, end):
-    """Fill the stages `at` of the step from the halves `start`, and the halves `end` unless they are empty."""
+    """Fill the stages `at`, Z1 zero before, of the step from the halves `start`, and the halves `end` unless empty."""
     s, R = G.shape[:2]
     q, used = start[0].shape[1], in_use(work)
     pulled, inner = _pulled(work, G, damping, start[0])
@@ -184,7 +173,7 @@ def propagation(work, G, h, damping, start, at, end):
         add_product(G[j], at.Z2[j], pushed[j])
     _rows(pushed, h, damping, start[0], at.Z1)
     if end[0].size > 0:
-        _finish(G, h, damping, start, at, end)
+        _finish(work, G, h, damping, pushed, start, at, end)
     release(work, used)
 
 
@@ -207,7 +196,7 @@ def stages(work, propagator, G, h, damping, Z1, Z2):
 @bare()
 def _stages_like(work, G, Z1):
     (s, R, p), q = G.shape, Z1.shape[1]
-    return Stages(empty(work, (s, R, q)), empty(work, (s, p, q)), empty(work, (s * p, s * p)))
+    return Stages(zeros(work, (s, R, q)), empty(work, (s, p, q)), empty(work, (s * p, s * p)))
 
 
 def _propagating_examples() -> tuple[Any, ...]:
@@ -247,25 +236,19 @@ def perturb(work, G, h, damping, at, change):
     pushed, nothing = zeros(work, (s, R, q)), zeros(work, (R, q))
     for j in range(s):
         add_product(change[j], at.Z2[j], pushed[j])
-    source, moved = empty(work, (s, R, q)), empty(work, (s, R, q))
+    source, moved = zeros(work, (s, R, q)), zeros(work, (s, R, q))
     _rows(pushed, h, damping, nothing, source)
-    right = zeros(work, (s * p, q))
+    pulled, right = empty(work, (s, p, q)), zeros(work, (s * p, q))
     for j in range(s):
-        pulled, more = product_tn(work, change[j], at.Z1[j]), product_tn(work, G[j], source[j])
-        for i in range(s):
-            for c in range(p):
-                weight = h * damping.columns[0 if damping.columns.shape[0] == 1 else c, i, j]
-                for a in range(q):
-                    right[i * p + c, a] += weight * (pulled[c, a] + more[c, a])
+        copy(product_tn(work, change[j], at.Z1[j]), pulled[j])
+        add(pulled[j], 1.0, product_tn(work, G[j], source[j]))
+    add_combinations(right, h, damping.columns, pulled)
     d2 = shaped(solve(work, at.matrix, right), 0, (s, p, q), 0.0)
     pushed = zeros(work, (s, R, q))
     for j in range(s):
         add_product(G[j], d2[j], pushed[j])
     _rows(pushed, h, damping, nothing, moved)
-    for j in range(s):
-        for i in range(R):
-            for a in range(q):
-                moved[j, i, a] += source[j, i, a]
+    add(moved, 1.0, source)
     return moved, d2
 
 

@@ -20,10 +20,20 @@ from flowsim.solvers.frames.problem import Linear
 from flowsim.solvers.frames.relaxation import Factors, answer
 from flowsim.solvers.frames.relaxation import examples as relaxation_examples
 from flowsim.solvers.gauss import GaussTableau, gauss_tableau
-from flowsim.solvers.matrices.algebra import add, copied, copy, flat, scale
+from flowsim.solvers.matrices.algebra import (
+    add,
+    complex_combinations,
+    copied,
+    copy,
+    flat,
+    inner,
+    norm,
+    real_combinations,
+    scale,
+)
 from flowsim.solvers.matrices.bare_arrays import call_at, shaped
 from flowsim.solvers.matrices.calls import Entry, separate
-from flowsim.solvers.matrices.scratch import empty, in_use, release, zeros, zeros_complex
+from flowsim.solvers.matrices.scratch import empty, in_use, release, zeros
 
 Complex = NDArray[np.complex128]
 
@@ -70,46 +80,17 @@ class StepData(NamedTuple):
 @bare()
 def relax(work, pairs, factors, residual):
     """The response of G at all nodes to a residual: one relaxation per pair of eigenvalues of the tableau."""
-    s, R, p = residual.shape
-    K = len(pairs.values)
-    turned = zeros_complex(work, (K, R, p))
-    for k in range(K):
-        for j in range(s):
-            weight = pairs.inverse[k, j]
-            for i in range(R):
-                for c in range(p):
-                    turned[k, i, c] += weight * residual[j, i, c]
-    answered = answer(work, factors, turned)
-    out = zeros(work, (s, R, p))
-    for j in range(s):
-        for k in range(K):
-            weight = pairs.vectors[j, k]
-            for i in range(R):
-                for c in range(p):
-                    value = answered[k, i, c]
-                    out[j, i, c] += weight.real * value.real - weight.imag * value.imag
-    return out
+    turned = complex_combinations(work, pairs.inverse, residual)
+    return real_combinations(work, pairs.vectors, answer(work, factors, turned))
 
 
-@bare(fastmath=FAST)
+@bare()
 def largest(values):
     """The largest Frobenius norm among the nodes."""
     top = 0.0
-    for j in range(values.shape[0]):
-        total = 0.0
-        for i in range(values.shape[1]):
-            for c in range(values.shape[2]):
-                total += values[j, i, c] * values[j, i, c]
-        top = max(top, total)
-    return math.sqrt(top)
-
-
-@bare(fastmath=FAST)
-def _inner(x, y):
-    total = 0.0
-    for k in range(len(x)):
-        total += x[k] * y[k]
-    return total
+    for j in range(len(values)):
+        top = max(top, norm(values[j]))
+    return top
 
 
 @bare(fastmath=FAST)
@@ -128,16 +109,16 @@ def accelerate(work, points, updates, count):
         for k in range(size):
             d[k] = updates[last, k] - updates[older, k]
             m[k] = d[k] + points[last, k] - points[older, k]
-        length = math.sqrt(_inner(d, d))
+        length = math.sqrt(inner(d, d))
         for k in range(i):
-            along = _inner(directions[k], d)
+            along = inner(directions[k], d)
             add(d, -along, directions[k])
             add(m, -along, moves[k])
-        left = math.sqrt(_inner(d, d))
+        left = math.sqrt(inner(d, d))
         factor = 1.0 / left if left > _DEPENDENT * length else 0.0
         scale(d, factor)
         scale(m, factor)
-        along = _inner(d, rest)
+        along = inner(d, rest)
         add(rest, -along, d)
         add(new, -along, m)
     return new
@@ -266,7 +247,7 @@ def _krylov(work, system, at, G, update):
     cosines, sines, right = empty(work, (count,)), empty(work, (count,)), zeros(work, (count + 1,))
     step = zeros(work, (G.size,))
     copy(flat(update), basis[0])
-    size = math.sqrt(_inner(basis[0], basis[0]))
+    size = math.sqrt(inner(basis[0], basis[0]))
     scale(basis[0], 1.0 / size)
     right[0] = size
     done, used = 0, in_use(work)
@@ -275,9 +256,9 @@ def _krylov(work, system, at, G, update):
         moved = _derivative(work, system, at, G, shaped(basis[k], 0, G.shape, 0.0))
         vector = flat(relax(work, system.pairs, system.factors, moved))
         for i in range(k + 1):
-            H[i, k] = _inner(basis[i], vector)
+            H[i, k] = inner(basis[i], vector)
             add(vector, -H[i, k], basis[i])
-        H[k + 1, k] = math.sqrt(_inner(vector, vector))
+        H[k + 1, k] = math.sqrt(inner(vector, vector))
         if H[k + 1, k] > 0.0:
             copy(vector, basis[k + 1])
             scale(basis[k + 1], 1.0 / H[k + 1, k])

@@ -11,7 +11,7 @@ import math
 
 from flowsim.solvers.compilation import FAST, bare
 from flowsim.solvers.matrices.bare_arrays import shaped
-from flowsim.solvers.matrices.scratch import empty, empty_complex, empty_integers, zeros
+from flowsim.solvers.matrices.scratch import empty, empty_complex, empty_integers, zeros, zeros_complex
 
 #: Jacobi's method: sweeps, and the squared norm of the off-diagonal part relative to that of the matrix.
 _SWEEPS, _OFF_DIAGONAL = 30, 1e-32
@@ -86,6 +86,70 @@ def norm(X):
     for i in range(len(entry)):
         total += entry[i] * entry[i]
     return math.sqrt(total)
+
+
+@bare(fastmath=FAST)
+def inner(X, Y):
+    """The inner product of all entries."""
+    entry, other, total = flat(X), flat(Y), 0.0
+    for i in range(len(entry)):
+        total += entry[i] * other[i]
+    return total
+
+
+@bare(fastmath=FAST)
+def add_combinations(out, factor, weights, X):
+    """``out_k += factor sum_j weights_mkj X_j``, where part m of M equal ones of out_k and X_j has weights of its own.
+
+    `weights` (M, K, J); `out` and `X` of any extents hold K out_k and J X_j.
+    """
+    (M, K, J), entry, target = weights.shape, flat(X), flat(out)
+    size = len(target) // (K * M)
+    for k in range(K):
+        for m in range(M):
+            first = (k * M + m) * size
+            for j in range(J):
+                weight, other = factor * weights[m, k, j], (j * M + m) * size
+                for i in range(size):
+                    target[first + i] += weight * entry[other + i]
+
+
+@bare()
+def scale_blocks(X, factors):
+    """Multiply the equal blocks of a matrix by factors, a matrix."""
+    n, m = X.shape[0] // factors.shape[0], X.shape[1] // factors.shape[1]
+    for i in range(X.shape[0]):
+        for b in range(factors.shape[1]):
+            factor = factors[i // n, b]
+            for j in range(b * m, b * m + m):
+                X[i, j] *= factor
+
+
+@bare()
+def complex_combinations(work, weights, X):
+    """``sum_j weights_kj X_j`` of real matrices X_j, (K, n, m)."""
+    out = zeros_complex(work, (weights.shape[0], X.shape[1], X.shape[2]))
+    for k in range(weights.shape[0]):
+        for j in range(weights.shape[1]):
+            weight = weights[k, j]
+            for i in range(X.shape[1]):
+                for c in range(X.shape[2]):
+                    out[k, i, c] += weight * X[j, i, c]
+    return out
+
+
+@bare()
+def real_combinations(work, weights, X):
+    """The real part of ``sum_j weights_kj X_j`` of complex matrices X_j, (K, n, m)."""
+    out = zeros(work, (weights.shape[0], X.shape[1], X.shape[2]))
+    for k in range(weights.shape[0]):
+        for j in range(weights.shape[1]):
+            weight = weights[k, j]
+            for i in range(X.shape[1]):
+                for c in range(X.shape[2]):
+                    value = X[j, i, c]
+                    out[k, i, c] += weight.real * value.real - weight.imag * value.imag
+    return out
 
 
 @bare()

@@ -44,6 +44,17 @@ def _add_product(A: Array, B: Array, out: Array) -> None:
     out += A @ B
 
 
+def _add_combinations(out: Array, factor: float, weights: Array, X: Array) -> None:
+    parts, _, count = weights.shape
+    moved = (factor * weights) @ X.reshape(count, parts, -1).swapaxes(0, 1)
+    out += moved.swapaxes(0, 1).reshape(out.shape)
+
+
+def _scale_blocks(X: Array, factors: Array) -> None:
+    n, m = factors.shape
+    X.reshape(n, len(X) // n, m, -1)[...] *= factors[:, None, :, None]
+
+
 def _invert(work: Any, M: Array) -> None:
     M[...] = np.linalg.inv(M)
 
@@ -78,6 +89,11 @@ _REPLACED = [
     (algebra.add, _add),
     (algebra.scale, _scale),
     (algebra.norm, np.linalg.norm),
+    (algebra.inner, np.vdot),
+    (algebra.add_combinations, _add_combinations),
+    (algebra.scale_blocks, _scale_blocks),
+    (algebra.complex_combinations, lambda work, weights, X: np.tensordot(weights, X, axes=1)),
+    (algebra.real_combinations, lambda work, weights, X: np.tensordot(weights, X, axes=1).real.copy()),
     (algebra.add_product, _add_product),
     (algebra.product, lambda work, A, B: A @ B),
     (algebra.product_tn, lambda work, A, B: A.T @ B),
