@@ -2,9 +2,11 @@ r"""Event location: sign changes of a function of time and state along a solutio
 
 On every step the function is interpolated at Chebyshev points, with repeated bisection where nine points do not resolve
 it (Boyd, SIAM Journal on Numerical Analysis 40, 2002). Between any two roots of the interpolant the function itself is
-evaluated, so any number of events in one step is found, and no spurious one; every change of sign is then refined to
-rounding (:mod:`flowsim.solvers.roots`). Times are located by step and position, which also works where steps are
-shorter than the spacing of floats.
+evaluated, so any number of events in one step is found, and no spurious one, where they are further apart than the
+rounding of the interpolant: 1e-8 of a step for two roots, 1e-5 for three. Every change of sign is then refined to
+rounding (:mod:`flowsim.solvers.roots`). A function that is zero at the start changes no sign there: SciPy reports that
+zero as an event, DifferentialEquations.jl does not. Times are located by step and position, which also works where
+steps are shorter than the spacing of floats.
 """
 
 from __future__ import annotations
@@ -100,6 +102,9 @@ def find_events(solution: Stepwise, events: Sequence[Event], block: int = _BLOCK
             # Zero counts as positive, so that a change is found once.
             positive = values >= 0
             before = carried[number]
+            if before is None:
+                # What leaves zero at the start has not changed its sign.
+                positive[0] = np.where(values[0] == 0, positive[1], positive[0])
             earlier = np.concatenate([positive[:1] if before is None else before, positive[:-1]])
             carried[number] = positive[-1:]
             sample, component = np.nonzero(positive != earlier)

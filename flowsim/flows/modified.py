@@ -14,7 +14,6 @@ to :math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +25,7 @@ from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_accelerated, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import SAFETY, Coordinates, Observed
 from flowsim.flows.driver import run_flow
+from flowsim.flows.expansion import Expanded, StepRule
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.kernel_coordinates import LARGEST_JACOBIAN
 from flowsim.flows.weights import WeightCoordinates
@@ -45,32 +45,6 @@ from flowsim.symbolic.clock import acceleration
 _LARGEST_GROWTH = 0.5
 #: Relative error of the weights of a linear network from rounding, as measured.
 _ROUNDING = 2e-17
-
-
-@dataclass(frozen=True)
-class StepRule:
-    """Step size and momentum of the modified flow."""
-
-    step: float
-    momentum: float = 0.0
-    nesterov: bool = False
-
-    @property
-    def speed(self) -> float:
-        """``1 / (1 - mu)``, the speed relative to the gradient flow on the clock h k."""
-        return 1.0 / (1.0 - self.momentum)
-
-    @property
-    def curvature(self) -> float:
-        """c."""
-        mu = self.momentum
-        top = 1.0 - mu + 2.0 * mu**2 if self.nesterov else 1.0 + mu
-        return self.step * top / (1.0 - mu) ** 2
-
-    @property
-    def offset(self) -> float:
-        """``mu h / (1 - mu)^2``: the start is shifted by minus this times F."""
-        return self.momentum * self.step / (1.0 - self.momentum) ** 2
 
 
 @hinting
@@ -116,7 +90,8 @@ def modified_flow(
     Returns
     -------
     Trajectory
-        Its imbalance obeys no conservation law; ``imbalance_drift`` is 0 by definition.
+        Its imbalance obeys no conservation law; ``imbalance_drift`` is 0 by definition. Where ``c |F'F| > |F|`` on the
+        way the expansion in the step does not hold, and ``info["beyond_expansion"]`` says so.
 
     References
     ----------
@@ -183,7 +158,7 @@ def _method_for(coordinates: Coordinates) -> str:
     return "DOP853" if coordinates.ivp.step_limit or coordinates.ivp.y0.size > LARGEST_JACOBIAN else "LSODA"
 
 
-class ModifiedGrowth(Coordinates):
+class ModifiedGrowth(Expanded):
     """The modified flow in logarithms of the components: exact in alpha, like the descent.
 
     With ``c' = -r c`` along the unmodified flow, ``r = lambda g + kappa``, ``(ln|c|)' = -r - (h/2) (r^2 - r')``.
@@ -240,6 +215,12 @@ class ModifiedGrowth(Coordinates):
     def _rhs(self, t: float, y: Array) -> Array:
         return self._velocity_of_logs(y.reshape(self.sign.shape)).ravel()
 
+    def expansion(self, y: Array) -> tuple[Array, Array]:
+        logs = y.reshape(self.sign.shape)
+        r, change = self._rates(logs)
+        c = np.where(self.sign == 0, 0.0, np.exp(logs - logs.max()))
+        return c * r, c * (r**2 - change)
+
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         return float(_LARGEST_GROWTH / max(np.abs(derivative).max(), np.finfo(float).tiny))
 
@@ -264,7 +245,7 @@ class ModifiedGrowth(Coordinates):
         return Observed.of_components(self.net.weights, self.modes, *self._components(y))
 
 
-class ModifiedWeights(WeightCoordinates):
+class ModifiedWeights(Expanded, WeightCoordinates):
     """The modified flow in the weights, from the generated field and its Jacobian."""
 
     name = "modified weights"
@@ -292,8 +273,11 @@ class ModifiedWeights(WeightCoordinates):
         change = self.problem.hessian_product(mean, (slope * field).sum(axis=0))
         return field, np.einsum("abi,bi->ai", blocks, field) - self.shrinking * field - slope * change
 
+    def expansion(self, y: Array) -> tuple[Array, Array]:
+        return self._field(self._weights(y))
+
     def _rhs(self, t: float, y: Array) -> Array:
-        field, curved = self._field(self._weights(y))
+        field, curved = self.expansion(y)
         return (self.rule.speed * (field - self.rule.curvature / 2 * curved)).ravel()
 
     def velocity(self, t: Array, y: Array) -> Array:
@@ -308,7 +292,7 @@ class ModifiedWeights(WeightCoordinates):
     departure = Coordinates.departure
 
 
-class ModifiedLinear(Coordinates):
+class ModifiedLinear(Expanded):
     r"""The modified flow of U V^T, in the row space of the start, which it preserves.
 
     With G the gradient in ``beta = U V^T`` and (P, Q) = F, the change of F along itself is
@@ -378,8 +362,11 @@ class ModifiedLinear(Coordinates):
         curved = -(change @ V + G @ Q + self._damping(P)), -(change.T @ U + G.T @ P + b * Q)
         return np.concatenate([P, Q]), np.concatenate(curved)
 
+    def expansion(self, y: Array) -> tuple[Array, Array]:
+        return self._field(y.reshape(-1, self.width))
+
     def _rhs(self, t: float, y: Array) -> Array:
-        field, curved = self._field(y.reshape(-1, self.width))
+        field, curved = self.expansion(y)
         return (self.rule.speed * (field - self.rule.curvature / 2 * curved)).ravel()
 
     def velocity(self, t: Array, y: Array) -> Array:

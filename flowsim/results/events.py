@@ -41,7 +41,9 @@ class Event:
     Attributes
     ----------
     function : callable (t (K,), State) -> (K,) or (K, C)
-        The state has a leading axis K. Each of C components is an event of its own; zero counts as positive.
+        The state has a leading axis K. Each of C components is an event of its own; zero counts as positive, and at
+        the start as what follows: leaving zero there is no event. Of changes closer than 1e-5 of a step pairs may be
+        missed.
     name : str
     direction : {0, 1, -1}
         Only rising (1) or only falling (-1) changes; 0 for both.

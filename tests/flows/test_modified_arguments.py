@@ -97,3 +97,12 @@ def test_a_stiff_modified_flow_takes_no_explicit_steps() -> None:
     net, problem = fs.DiagonalNetwork("u*v + u**3*v"), fs.Regression([[1.0, 0.3]], [1.0])
     traj = fs.modified_flow(net, problem, 0.02, 1.0, alpha=1.0, momentum=0.9)
     assert traj.stats["nfev"] < 5000
+
+
+@pytest.mark.parametrize("net", [fs.DiagonalNetwork("u*v"), fs.DiagonalNetwork("sinh(u)*v"), fs.LinearNetwork(1)])
+def test_a_step_beyond_the_range_of_the_expansion_is_told(net: Any) -> None:
+    """At a start near 0 weights grow at rate 1; with h = 2 the terms of the modified flow cancel: it stays."""
+    problem = fs.Regression([[1.0]], [1.0])
+    told = [fs.modified_flow(net, problem, step, 20.0, alpha=0.01).info.get("beyond_expansion") for step in (0.1, 2.0)]
+    assert told[0] is None
+    assert "the step times the curvature is 2 at t = 0: " in str(told[1])
