@@ -3,8 +3,8 @@
 Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, or compiles
 something else, another core compiles the integrator's loop; a caller of a function that is being compiled waits for it
 (:mod:`flowsim.solvers.compilation.disk`). One process loads the compiler, and is copied for every group of functions;
-they collect no garbage and end without Python's finalisation. They do without SciPy's linear algebra, which Numba would
-import, a fifth of its own import, for functions that none of these calls.
+they collect no garbage and end without Python's finalisation. Numba would import SciPy's linear algebra, which takes a
+fifth of its own import; only functions that call ``np.dot`` and its like need it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _CODE = """
 import gc, os, sys
 gc.disable()
 sys.path.append({root!r})
-sys.modules["scipy.linalg"] = None
+if not {linear_algebra!r}:
+    sys.modules["scipy.linalg"] = None
 from flowsim.solvers.precompile import compile_now
 compile_now({groups!r})
 os._exit(0)
 """
 
 
-def compile_ahead(*groups: Sequence[str], room: str = "") -> bool:
+def compile_ahead(*groups: Sequence[str], room: str = "", linear_algebra: bool = False) -> bool:
     """Start processes for groups of functions ``"module:name"`` of a package, as far as they are not begun yet.
 
     Returns whether any was started. None is on a single core, or where there is no ``posix_spawn``.
@@ -43,7 +44,7 @@ def compile_ahead(*groups: Sequence[str], room: str = "") -> bool:
     missing = [[name for name in group if not _is_begun(folder, name)] for group in named]
     missing = [names for names in missing if names]
     if missing and sys.executable and hasattr(os, "posix_spawn") and _cores() > 1:
-        _start(missing)
+        _start(missing, linear_algebra)
     return bool(missing)
 
 
@@ -61,8 +62,8 @@ def _is_begun(folder: Path, name: str) -> bool:
     return bool(under_way) or any((folder / module).glob(f"{function}-*.nbi"))
 
 
-def _start(groups: Sequence[Sequence[str]]) -> None:
-    code = _CODE.format(root=_ROOT, groups=groups)
+def _start(groups: Sequence[Sequence[str]], linear_algebra: bool) -> None:
+    code = _CODE.format(root=_ROOT, groups=groups, linear_algebra=linear_algebra)
     environment = os.environ | {FOLDER_VARIABLE: str(cache_folder())}
     quiet = [(os.POSIX_SPAWN_OPEN, file, os.devnull, os.O_RDWR, 0) for file in range(3)]
     # -P: a module of that name in the user's folder is not imported.

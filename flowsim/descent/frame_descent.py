@@ -11,20 +11,22 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import float64
 
 from flowsim.arrays import Array, Integers, log_abs
-from flowsim.descent.growth_loop import StepPlan, slot_of
+from flowsim.descent.growth_loop import CUBE, PLAN, StepPlan, slot_of, tuple_of
 from flowsim.descent.linear import LinearStart, SingleRun, expected_decay
-from flowsim.descent.linear_loop import downhill
+from flowsim.descent.linear_loop import OPTIONS, downhill
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import add_multiple, copy_to
 from flowsim.network import LinearNetwork
 from flowsim.network.compression import lifted
 from flowsim.problem import Problem
-from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, compiled, part
 from flowsim.solvers.frames.frame import factor_frame
 from flowsim.solvers.frames.graded import sum_of_rows
+from flowsim.solvers.matrices.calls import call_loop
 
 #: Logarithm below which a state is recorded with a separate scale.
 _SMALLEST_PLAIN = -100.0
@@ -48,6 +50,14 @@ class FrameRecord(NamedTuple):
     shift: Array
     beta: Array
     length: Array
+
+
+_DECLARED = (
+    *(TABLE, TABLE, float64, VECTOR, OPTIONS),
+    tuple_of(FrameState, TABLE, VECTOR, TABLE, TABLE, VECTOR, INTEGERS),
+    PLAN,
+    tuple_of(FrameRecord, CUBE, VECTOR, CUBE, VECTOR),
+)
 
 
 @part()
@@ -104,7 +114,7 @@ def _sort(Q, logs, rows):
                 Q[i, j], Q[i, j + 1] = Q[i, j + 1], Q[i, j]
 
 
-@compiled(explicit=True)
+@compiled(explicit=True, declared=_DECLARED)
 def run_frame(X, Y, step, damping, options, state, plan, record):
     """Take the steps of `plan`; False as soon as beta is not finite."""
     D = state.beta.shape[0]
@@ -180,7 +190,10 @@ class FrameMachine(SingleRun):
 
     def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         plan = StepPlan.of(self.settings, first, last)
-        return bool(run_frame(self.X, self.Y, self.step, self.damping, self.options, self.state, plan, self.record))
+        arguments = self.X, self.Y, self.step, self.damping, self.options, self.state, plan, self.record
+        w, k = self.state.rows.shape
+        operations = math.inf if self.options.loss else (last - first) * (w * w * k + self.Y.size)
+        return bool(call_loop(run_frame, operations, *arguments))
 
     def read(self, lane: int, count: int) -> Read:
         D, shift = self.state.beta.shape[0], self.record.shift[:count]

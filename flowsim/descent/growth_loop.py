@@ -251,18 +251,18 @@ def _accelerate(c, v, ahead, a, parts, plan):
 
 
 #: Types of the arguments of the loops.
-_CUBE = float64[:, :, ::1]
+CUBE = float64[:, :, ::1]
 
 
-def _tuple_of(cls, *kinds):
+def tuple_of(cls, *kinds):
     return types.NamedTuple(kinds, cls)
 
 
-_STATE = _tuple_of(GrowthState, VECTOR, INTEGERS, VECTOR, TABLE, VECTOR, INTEGERS)
-_PLAN = _tuple_of(StepPlan, int64, int64, int64, int64, float64, boolean)
-_PLAIN = VECTOR, VECTOR, TABLE, TABLE, _STATE, _PLAN, TABLE
-_PARTS = _tuple_of(Components, TABLE, TABLE, TABLE, VECTOR, _CUBE, boolean)
-_DATA = _tuple_of(Data, TABLE, VECTOR, INTEGERS, INTEGERS, boolean, VECTOR, VECTOR, int64, VECTOR)
+_STATE = tuple_of(GrowthState, VECTOR, INTEGERS, VECTOR, TABLE, VECTOR, INTEGERS)
+PLAN = tuple_of(StepPlan, int64, int64, int64, int64, float64, boolean)
+_PLAIN = VECTOR, VECTOR, TABLE, TABLE, _STATE, PLAN, TABLE
+_PARTS = tuple_of(Components, TABLE, TABLE, TABLE, VECTOR, CUBE, boolean)
+_DATA = tuple_of(Data, TABLE, VECTOR, INTEGERS, INTEGERS, boolean, VECTOR, VECTOR, int64, VECTOR, int64)
 
 
 @bare()
@@ -306,7 +306,7 @@ def run_lanes(design, target, step, rate, coefficient, state, plan, record):
     return True
 
 
-@compiled(declared=(_DATA, VECTOR, TABLE, types.Array(int64, 2, "C"), VECTOR, _PARTS, _STATE, _PLAN, TABLE))
+@compiled(declared=(_DATA, VECTOR, TABLE, types.Array(int64, 2, "C"), VECTOR, _PARTS, _STATE, PLAN, TABLE))
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 

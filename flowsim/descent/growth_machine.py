@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,14 @@ class GrowthMachine:
             return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
         return self._advance(first, last, rows, labels, noise)
 
+    @cached_property
+    def located(self) -> Data:
+        return self.data.located(self.lanes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process has its own compiled code.
+        return {name: value for name, value in vars(self).items() if name != "located"}
+
     def _look_at(self, _: int, rows: Integers) -> None:
         """Set the decay by noise from the feature variances of the batch."""
         own = self.multipliers
@@ -127,7 +135,7 @@ class GrowthMachine:
             if self.lanes > 1:
                 return bool(run_lanes((data.packed, data.packed_columns), *common))
             return bool(run_plain(data.X, *common))
-        return bool(run_growth(data, self.target, labels, rows, self.scale, parts, state, plan, self.record))
+        return bool(run_growth(self.located, self.target, labels, rows, self.scale, parts, state, plan, self.record))
 
     def read(self, lane: int, count: int) -> Read:
         beta, c, e, factor, factor_e, length = self._split(self.record)

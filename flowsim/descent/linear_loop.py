@@ -6,12 +6,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import boolean, float64, int64
 
 from flowsim.arrays import Array, Integers
-from flowsim.descent.growth_loop import slot_of
+from flowsim.descent.growth_loop import slot_of, tuple_of
 from flowsim.descent.products import loss_slopes, move_on
 from flowsim.descent.tiles import copy_to
-from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.compilation import TABLE, VECTOR, compiled, part
 
 
 class LinearOptions(NamedTuple):
@@ -29,6 +30,10 @@ class LinearOptions(NamedTuple):
     weight: Array
     is_measured: bool
     weight_decay: float
+
+
+#: Their types.
+OPTIONS = tuple_of(LinearOptions, float64, float64, VECTOR, boolean, float64, boolean, int64, TABLE, boolean, float64)
 
 
 class LinearState(NamedTuple):

@@ -7,15 +7,18 @@ Reassociation of sums is allowed here and nowhere else.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numba import typeof
 
 from flowsim.arrays import Array, Integers
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
-from flowsim.solvers.compilation import VECTOR, address_of, bare, part
+from flowsim.solvers.compilation import INTEGERS, VECTOR, address_of, bare, compiled, part
+from flowsim.solvers.matrices.bare_arrays import call_at
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, pointer, store
 
 _FAST = {"reassoc", "contract", "nsz"}
@@ -24,7 +27,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 class Data(NamedTuple):
     """X in the layout of the loops: dense rows, padded with zeros to whole vectors, or CSR (then `X` is empty); for
     many runs packed as well. `loss` is the address of the derivatives of a loss, 0 for squares; `weight` (n,) are
-    sample weights."""
+    sample weights. `products` is the address of the function for such data (:meth:`located`)."""
 
     X: Array
     values: Array
@@ -35,10 +38,17 @@ class Data(NamedTuple):
     packed_columns: Array
     loss: int = 0
     weight: Array = np.ones(1)
+    products: int = 0
 
     def for_lanes(self, d: int) -> Data:
         """The same with X packed for the tiles of many runs."""
         return self._replace(packed=pack(self.X[:, :d]), packed_columns=pack(self.X[:, :d].T))
+
+    def located(self, lanes: int) -> Data:
+        """The same with the function of :func:`products`, compiled now if it is not yet, for one run or LANES."""
+        of_one = _losses if self.loss else _sparse if self.is_sparse else _dense
+        function = of_one if lanes == 1 else _lanes
+        return self._replace(products=address_of(function, typeof(self), VECTOR, INTEGERS, *[VECTOR] * 5))
 
 
 def load_data(problem: Problem) -> Data:
@@ -84,8 +94,12 @@ def loss_slopes(loss, f, y, weight, slope):
     return total
 
 
-@part()
-def _loss_products(data, target, rows, beta, scale, out):
+#: Decorator of the functions that :func:`products` calls; with vectors written out.
+_kind = partial(compiled, once=True, no_cpython_wrapper=True)
+
+
+@_kind()
+def _losses(data, target, rows, beta, scale, residual, out, square):
     """``out = scale * X^T (w loss'(X beta, y))`` of one run."""
     n = data.row_starts.size - 1 if data.is_sparse else data.X.shape[0]
     count = rows.size if rows.size else n
@@ -100,18 +114,17 @@ def _loss_products(data, target, rows, beta, scale, out):
             for i in range(beta.size):
                 s += data.X[j, i] * beta[i]
         f[p], y[p], weight[p] = s, target[j], data.weight[j]
-    total = loss_slopes(data.loss, f, y, weight, slope)
+    square[0] = loss_slopes(data.loss, f, y, weight, slope)
     out[:] = 0.0
     for p in range(count):
         j = rows[p] if rows.size else p
-        s = scale * slope[p]
+        s = scale[0] * slope[p]
         if data.is_sparse:
             for position in range(data.row_starts[j], data.row_starts[j + 1]):
                 out[data.columns[position]] += s * data.values[position]
         else:
             for i in range(beta.size):
                 out[i] += s * data.X[j, i]
-    return total
 
 
 @bare(forceinline=True)
@@ -171,15 +184,25 @@ def _sparse_row(values, columns, first, last, aim, beta, scale, out):
     return square
 
 
-@bare()
-def _sparse(data, target, rows, beta, scale, out):
+@_kind()
+def _sparse(data, target, rows, beta, scale, residual, out, square):
     out[:] = 0.0
-    square = 0.0
+    square[0] = 0.0
     starts = data.row_starts
     for position in range(rows.size if rows.size else starts.size - 1):
         j = rows[position] if rows.size else position
-        square += _sparse_row(data.values, data.columns, starts[j], starts[j + 1], target[j], beta, scale, out)
-    return square
+        first, last = starts[j], starts[j + 1]
+        square[0] += _sparse_row(data.values, data.columns, first, last, target[j], beta, scale[0], out)
+
+
+@_kind(explicit=True)
+def _dense(data, target, rows, beta, scale, residual, out, square):
+    square[0] = dense_products(data.X, target, pointer(rows, 0), rows.size, beta, scale[0], out)
+
+
+@_kind(explicit=True)
+def _lanes(data, target, rows, beta, scale, residual, out, square):
+    lane_products(data.packed, data.packed_columns, target, beta, scale, residual, out, square)
 
 
 @part()
@@ -188,16 +211,9 @@ def products(data, target, rows, beta, scale, residual, out, square):
 
     One run: target (n,), beta and out (d,). LANES runs: the same flattened from (n, LANES) and (d, LANES); `scale` and
     `square`, which receives the sums of squared residuals, are (LANES,). Losses other than squares: one run at a time.
+    What depends on the data is compiled when it is first needed.
     """
-    if data.loss != 0:
-        square[0] = _loss_products(data, target, rows, beta, scale[0], out)
-        return
-    if scale.size > 1:
-        lane_products(data.packed, data.packed_columns, target, beta, scale, residual, out, square)
-    elif data.is_sparse:
-        square[0] = _sparse(data, target, rows, beta, scale[0], out)
-    else:
-        square[0] = dense_products(data.X, target, pointer(rows, 0), rows.size, beta, scale[0], out)
+    call_at(data.products, (data, target, rows, beta, scale, residual, out, square))
 
 
 @part(fastmath=_FAST)

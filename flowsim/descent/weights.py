@@ -53,7 +53,11 @@ class WeightMachine:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy in another process has its own compiled code.
-        return {name: value for name, value in vars(self).items() if name not in ("kernels", "formula")}
+        return {name: value for name, value in vars(self).items() if name not in ("kernels", "formula", "located")}
+
+    @cached_property
+    def located(self) -> Data:
+        return self.data.located(self.lanes)
 
     def __init__(
         self,
@@ -160,7 +164,7 @@ class WeightMachine:
         return bool(
             run_weights(
                 self.formula,
-                self.data,
+                self.located,
                 self.target,
                 (labels, rows, noise, kicks),
                 self.scale,

@@ -194,7 +194,7 @@ def _compare(beta, other, companion, k):
             companion.w[m, i] *= 1.0 + sign * _ULP * companion.nudge[m, i]
 
 
-@compiled()
+@compiled(once=True)
 def run_weights(formula, data, target, draws, scale, options, state, companion, plan, record):
     labels, rows, noise, kicks = draws
     w, v, beta = state.w, state.v, state.beta

@@ -44,10 +44,10 @@ _METHODS = (
 
 
 class Pipelines(NamedTuple):
-    """Options of ``njit``: for functions that Python calls, for large ones, for those with vectors, and for parts."""
+    """Options of ``njit``: for functions that Python calls, for those gone over once, with vectors, and for parts."""
 
     whole: dict[str, Any]
-    large: dict[str, Any]
+    once: dict[str, Any]
     explicit: dict[str, Any]
     part: dict[str, Any]
 

@@ -18,11 +18,14 @@ from flowsim.solvers.compilation import INTEGERS, compiled_bare
 from flowsim.solvers.matrices import interpreted
 from flowsim.solvers.matrices.bare_arrays import bare_arrays, bare_type
 from flowsim.solvers.matrices.scratch import ALIGNED, SCRATCH
+from flowsim.solvers.precompile import compile_ahead
 
 #: Entries of scratch memory at first.
 _FIRST = 1 << 14
 #: Entries of the arguments up to which a function that is not compiled yet is interpreted.
 _SMALL = 2500
+#: Operations on numbers up to which a loop that is not compiled yet is.
+_FEW_OPERATIONS = 4e6
 
 
 class Allowance:
@@ -64,7 +67,7 @@ class Entry:
     def __call__(self, *arguments: Any) -> Any:
         if self.is_interpreted(*arguments):
             with suppress(ArithmeticError, ValueError), ALLOWANCE.spent():
-                return interpreted.call(self.function, *arguments)
+                return interpreted.call(self.function, None, *arguments)
         addresses = _addresses(arguments)
         while True:
             memory = np.empty(self._size, np.int64)
@@ -86,6 +89,16 @@ class Entry:
     def declared(self) -> Any:
         """The types of arguments, for :mod:`flowsim.solvers.precompile`."""
         return INTEGERS, typeof(tuple(self._examples() if self._examples else ()))
+
+
+def call_loop(loop: Any, operations: float, *arguments: Any) -> Any:
+    """Call a compiled function of arrays, which is interpreted if it is not compiled yet and has few operations."""
+    is_compiled = loop.overloads or loop._cache.is_filled
+    if not is_compiled and operations <= _FEW_OPERATIONS and ALLOWANCE.seconds > 0.0:
+        compile_ahead([f"{loop.__module__}:{loop.__name__}"], linear_algebra=True)
+        with suppress(ArithmeticError, ValueError), ALLOWANCE.spent():
+            return interpreted.call(loop, *arguments)
+    return loop(*arguments)
 
 
 class Separate:

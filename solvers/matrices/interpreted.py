@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def call(function: Any, *arguments: Any) -> Any:
-    """Call a compiled function of scratch memory and bare arrays as plain Python, with arrays.
+    """Call a compiled function as plain Python, with arrays; for scratch memory None.
 
     Arrays among the arguments are changed as by compiled code.
 
@@ -146,7 +146,7 @@ def call(function: Any, *arguments: Any) -> Any:
     copies: list[tuple[Array, Array]] = []
     values = tuple(_given(each, copies) for each in arguments)
     with np.errstate(all="ignore"):
-        found = interpreted(function)(None, *values)
+        found = interpreted(function)(*values)
     result = _owned(found)
     for own, copy in copies:
         own[...] = copy

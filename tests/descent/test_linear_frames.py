@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gmpy2
 import numpy as np
+import pytest
 
 import flowsim as fs
+from flowsim.descent import frame_descent
+from flowsim.solvers.compilation import compiled
+from flowsim.solvers.matrices import calls, interpreted
 
 
 def exact_descent(X, Y, U, V, step, n_steps, exponent, digits, decay=0.0):
@@ -122,3 +126,33 @@ def test_steps_on_measurements_are_those_of_plain_weights() -> None:
     ]
     top = np.linalg.eigvalsh((np.array(columns) + np.array(columns).T) / 2)[-1]
     np.testing.assert_allclose(fs.sharpness(net, problem, {"U": U0, "V": V0}), top, rtol=1e-7)
+
+
+def test_until_it_is_compiled_the_loop_is_interpreted_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(X := rng.standard_normal((12, 4)), X @ rng.standard_normal((4, 2)))
+    for options in ({}, {"weight_decay": 0.1}, {"noise": fs.GaussianNoise(0.1)}):
+        run = {"alpha": "1e-30", "expected": "noise" in options}
+        net = fs.LinearNetwork(3, **options)
+        right = fs.gradient_descent(net, problem, 0.1, 1500, **run)
+        with monkeypatch.context() as patch:
+            patch.setattr(frame_descent, "call_loop", lambda loop, _, *arguments: interpreted.call(loop, *arguments))
+            plain = fs.gradient_descent(net, problem, 0.1, 1500, **run)
+        assert np.abs(right.beta[-1]).max() > 0.1
+        np.testing.assert_allclose(plain.beta, right.beta, rtol=1e-8, atol=1e-10)
+    assert list(frame_descent.run_frame.overloads) == [frame_descent.run_frame.declared]
+
+
+def test_a_loop_of_many_operations_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = compiled()(_counted)
+    monkeypatch.setattr(calls, "compile_ahead", lambda *_, **__: None)
+    monkeypatch.setattr(calls, "ALLOWANCE", calls.Allowance(1.0))
+    one, other = np.zeros(1), np.zeros(1)
+    assert calls.call_loop(fresh, 10.0, one) == 3.0 and not fresh.overloads
+    assert calls.call_loop(fresh, 1e12, other) == 3.0 and fresh.overloads
+    assert one == other == 1.0
+
+
+def _counted(x):
+    x[0] += 1.0
+    return 3.0

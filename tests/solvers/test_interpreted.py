@@ -109,7 +109,7 @@ def _mixed(work, address, matrix, number, count):
 
 def test_results_and_changed_arguments_are_those_of_compiled_code() -> None:
     one, other = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(2, 3)
-    compiled, plain = _mixed(_scaled, one, 800.0, 3), interpreted.call(_mixed.function, _scaled, other, 800.0, 3)
+    compiled, plain = _mixed(_scaled, one, 800.0, 3), interpreted.call(_mixed.function, None, _scaled, other, 800.0, 3)
     for a, b in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(a, b)
         assert type(a) is type(b)
@@ -131,7 +131,7 @@ def test_what_python_refuses_is_compiled_with_the_arguments_as_they_were(monkeyp
     vector, seen = np.ones(1), []
     monkeypatch.setattr(calls.ALLOWANCE, "seconds", 1.0)
     with pytest.raises(ZeroDivisionError):
-        interpreted.call(_divided.function, vector)
+        interpreted.call(_divided.function, None, vector)
     assert vector[0] == 1.0
     own = _divided.compiled
     monkeypatch.setattr(_divided, "is_interpreted", lambda *_: True)
@@ -163,7 +163,7 @@ def test_rows_of_any_size_are_triangularised_by_plain_python_too() -> None:
     M, logs, basis = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([-3000.0, 40.0]), np.eye(2)
     one, other = [M.copy(), logs.copy(), basis.copy()], [M.copy(), logs.copy(), basis.copy()]
     triangularise(*one, 2)
-    interpreted.call(triangularise.function, *other, 2)
+    interpreted.call(triangularise.function, None, *other, 2)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13)
 
@@ -194,6 +194,6 @@ def test_products_and_factorisations_are_those_of_compiled_code() -> None:
     A, B, square = rng.standard_normal((3, 3)), rng.standard_normal((3, 2)), rng.standard_normal((3, 3))
     roots = [square + 1j * np.eye(3) for _ in range(2)]
     compiled = Entry(_of_matrices)(A, B, square, roots[0])
-    plain = interpreted.call(_of_matrices, A, B, square, roots[1])
+    plain = interpreted.call(_of_matrices, None, A, B, square, roots[1])
     for a, b in zip((*compiled, roots[0]), (*plain, roots[1]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
