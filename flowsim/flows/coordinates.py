@@ -98,6 +98,10 @@ class Coordinates:
         """The tolerance below which SciPy's methods take no other steps."""
         return 0.0
 
+    def starts_fast(self, horizon: float) -> bool:
+        """Whether logarithmic time is the better variable of SciPy's methods, up to a horizon."""
+        return False
+
     @property
     def needs_finer_steps(self) -> bool:
         """Whether the last run was stopped because its accumulated errors would have decided the outcome."""

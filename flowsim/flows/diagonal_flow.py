@@ -124,15 +124,28 @@ class _Prepared:
         try:
             return run(self.coordinates, options=options._replace(method=self.method))
         except IntegrationError as error:
-            spent = error.trajectory is not None and error.trajectory.message.startswith(Status.STEP_BUDGET.value)
-            if options.method != "auto" or not spent or not takes_steps(self.coordinates):
+            other = self._otherwise(error, options)
+            if other is None:
                 raise
+            with contextlib.suppress(IntegrationError):
+                return run(other, options=options._replace(method="LSODA" if options.method == "auto" else self.method))
+            raise
+
+    def _otherwise(self, error: IntegrationError, options: FlowOptions) -> Coordinates | None:
+        """Coordinates for SciPy's methods that may reach the end where those chosen first did not."""
+        if error.trajectory is None:
+            return None
+        if error.trajectory.message.startswith(Status.STEP_BUDGET.value):
+            if options.method != "auto" or not takes_steps(self.coordinates):
+                return None
             # Where features are so ill-conditioned that rounding limits its steps, LSODA takes longer ones.
             stepped = copy(self.coordinates)
             stepped.native = False
-            with contextlib.suppress(IntegrationError):
-                return run(stepped, options=options._replace(method="LSODA"))
-            raise
+            return stepped
+        # Distances from mirrors keep what weights lose to the tolerance, in steps that take longer.
+        symmetric = getattr(self.coordinates, "symmetric", None)
+        chambers = None if symmetric is None else symmetric()
+        return chambers if chambers is not None and chambers.is_wall.all() and not chambers.too_small else None
 
 
 def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> dict[str, Any]:
@@ -220,7 +233,7 @@ def _in_units(case: FlowCase, asked: CoordinateOptions, horizon: float) -> tuple
     if exponents.k and not (exponents.degree == 2 or inner.native):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
         own = case._replace(net=exponents.network(net), problem=exponents.problem(problem))
-        inner, _ = choose(own, asked._replace(coordinates="weights"))
+        inner, _ = choose(own, asked._replace(coordinates="weights"), free=True)
     return ScaledCoordinates(inner, exponents) if exponents.k else inner, reason, exponents
 
 
@@ -241,8 +254,12 @@ def _for_good(growth: GrowthCoordinates, case: FlowCase, horizon: float, exponen
     return symmetric if symmetric.is_wall.all() else growth
 
 
-def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf) -> tuple[Coordinates, str | None]:
+def choose(
+    case: FlowCase, options: CoordinateOptions, horizon: float = math.inf, free: bool = False
+) -> tuple[Coordinates, str | None]:
     """The coordinates of a flow until a time, and why they are not growth coordinates.
+
+    `free`: weights are the choice of no user, and distances from mirrors may stand for them.
 
     Raises ValueError where those asked for are not exact; IntegrationError where none resolves the start.
     """
@@ -304,9 +321,9 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
     names = "log" if plain else "curve"
     advice = f"{names} coordinates, which have no such limit, are not taken here: {why_not}" if why_not else None
-    if asked == "weights" and net.noise is None and not net.weight_decay:
+    if asked == "weights" and not free and net.noise is None and not net.weight_decay:
         advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
-    chosen = _in_weights(case, asked == "auto", reason is None, advice)
+    chosen = _in_weights(case, free or asked == "auto", reason is None, advice)
     if is_lost(chosen.visible_part, rtol):
         # Where data give coefficients no size, all of them vanish with alpha, those of higher orders first.
         smaller = "a smaller `alpha` or " if problem.coefficient_size > 0 else ""
@@ -357,6 +374,8 @@ def _in_weights(case: FlowCase, free: bool, growth_applies: bool, advice: str | 
         symmetric = ChamberCoordinates(*case)
         if not symmetric.too_small:
             return symmetric
+    if free:
+        chosen.symmetric = partial(ChamberCoordinates, *case)
     if chosen.too_small:
         raise IntegrationError(
             f"`alpha` = {scale} puts weights, or what they conserve, below the range of floats; {chosen.remedy()}."

@@ -17,6 +17,7 @@ from flowsim.flows.transversal import FINEST
 from flowsim.results import Clock
 from flowsim.results.events import Event
 from flowsim.solvers import SeparableSolution, Solution, Status, integrate
+from flowsim.solvers.log_time import integrate_in_log_time
 
 
 class Watcher:
@@ -64,7 +65,7 @@ def solve(
 
     def run(rtol: float, atol: float) -> Solution:
         local_rtol, local_atol = coordinates.tolerances(rtol, atol)
-        return integrate(
+        return (integrate_in_log_time if coordinates.starts_fast(horizon) else integrate)(
             coordinates.ivp,
             horizon,
             method=options.method,

@@ -57,6 +57,8 @@ class WeightCoordinates(KernelCoordinates):
 
     #: alternative coordinates, where they exist
     advice = "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
+    #: distances from mirrors instead, where the choice is free
+    symmetric: Callable[[], KernelCoordinates] | None = None
 
     def __init__(
         self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, *, growth_applies: bool

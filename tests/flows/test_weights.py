@@ -179,3 +179,15 @@ def test_a_balance_that_rounding_breaks_never_decides_where_weights_go():
     with pytest.raises(fs.IntegrationError, match="coordinate 1 started balanced, rounding broke the balance"):
         fs.gradient_flow(net, problem, 100.0, method="LSODA", **asked)
     assert abs(fs.gradient_flow(net, problem, 100.0, method="DOP853", **asked).beta[-1, 1]) < 1e-9
+
+
+def test_products_whose_imbalance_weights_lose_to_the_tolerance_are_followed_in_distances_from_mirrors() -> None:
+    """Columns are orthogonal: each coordinate comes to rest at its own least-squares coefficient, or still waits."""
+    X, y = np.array([[3.0, 2, 2], [3, -2, 2], [3, 2, -2], [3, -2, -2]]), np.array([0.909, 0.823, -1.166, -0.0513])
+    start = {"w1": [1.193, 0.694, 1.3247], "w2": [1.389, 0.993, 1.3271], "w3": [1.297, 0.937, 0.315]}
+    start["w4"] = [0.508, 1.0, 0.413]
+    net, problem = fs.DiagonalNetwork(depth=4), fs.Regression(X, y)
+    traj = fs.gradient_flow(net, problem, 6.2, alpha=1e-4, start=start, clock="accelerated", rtol=8e-6)
+    right = X.T @ y / (X**2).sum(axis=0)
+    np.testing.assert_allclose(traj.beta[-1], [right[0], 0.0, right[2]], atol=1e-5)
+    assert traj.imbalance_drift < 1e-3
