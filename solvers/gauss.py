@@ -8,6 +8,7 @@ quadratic invariant of the equation is conserved by the method.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -48,14 +49,30 @@ def radau_tableau(stages: int) -> GaussTableau:
     return _collocation(c, w / 2 @ lagrange_weights(c, (x + 1) / 2))
 
 
+@cache
+def relaxing_tableau(stages: int, decay: float) -> GaussTableau:
+    r"""Radau IIA in ``x = (1 - e^{-decay t}) / (1 - e^{-decay})``, t the time over the length of the step.
+
+    Solutions that decay like ``e^{-decay t}`` and its powers are polynomials: a step of any length resolves them.
+    """
+    radau = radau_tableau(stages)
+    if decay == 0.0:
+        return radau
+    whole = -math.expm1(-decay)
+    return _with_matrix(radau.c, radau.b, radau.a * (whole / (decay * (1.0 - whole * radau.c))), radau.at_ends)
+
+
 def _collocation(c: Array, b: Array) -> GaussTableau:
     stages = len(c)
     # int_0^c of the Lagrange polynomials, by a Gauss rule on [0, c]: exact, and free of Vandermonde matrices.
     x, w = np.polynomial.legendre.leggauss(stages)
     a = np.array([node * (w / 2 @ lagrange_weights(c, node * (x + 1) / 2)) for node in c])
+    return _with_matrix(c, b, a, lagrange_weights(c, np.array([0.0, 1.0])))
+
+
+def _with_matrix(c: Array, b: Array, a: Array, at_ends: Array) -> GaussTableau:
     values, vectors = (each.astype(complex) for each in np.linalg.eig(a))
-    at_ends = lagrange_weights(c, np.array([0.0, 1.0]))
-    return GaussTableau(stages, c, b, a, values, vectors, np.linalg.inv(vectors), at_ends)
+    return GaussTableau(len(c), c, b, a, values, vectors, np.linalg.inv(vectors), at_ends)
 
 
 def lagrange_weights(nodes: Array, points: Array) -> Array:

@@ -1,10 +1,12 @@
-r"""Active directions by themselves: long steps of Radau's method.
+r"""Active directions by themselves: long steps.
 
 Their columns Z (R + p, q), as few as their rank allows, obey ``Z' = F(Z) = S(Z_1 Z_2^T) Z``, whose Jacobian J is
-symmetric. With the matrix A of the method the stages ``Z + W_j`` solve ``W = h A F(Z + W)``, by the simplified Newton
-iteration
+symmetric. Near rest the linearised equation ``L' = F(Z) + J L`` says most, and is solved in the eigenvectors of J,
+however fast. The rest ``W - L``, of second order, decays with what is slow, and is a polynomial in
+``x = (1 - e^{-decay t}) / (1 - e^{-decay})``, t the time over the length h of the step: Radau's method in x, of matrix
+A, solves ``W - L = h A (F(Z + W) - L')`` by the simplified Newton iteration
 
-.. math:: (1 - h A \otimes J)\, \Delta W = h A F(Z + W) - W,
+.. math:: (1 - h A \otimes J)\, \Delta W = L + h A (F(Z + W) - L') - W,
 
 diagonal in the eigenvectors of A and of J: one eigendecomposition serves every length of the step, and the steps after
 it over which J hardly changes.
@@ -21,31 +23,55 @@ import numpy as np
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.problem import Coupling, FrameProblem
-from flowsim.solvers.gauss import GaussTableau
+from flowsim.solvers.gauss import lagrange_weights, relaxing_tableau
 
 #: Singular values of the columns, against the largest, that are only rounding; parts of them whose square is.
 _ROUNDING, _HALF_ROUNDING = 1e-14, 1e-8
 #: Part of the tolerance for the Newton iteration, and the rounding below which it cannot converge.
 _SHARE, _FLOOR = 0.01, 2e-13
-_ITERATIONS = 15
-#: Growth of the update at which the iteration is given up.
-_GROWTH = 2.0
-#: Of lengths that are tried: parts of the tolerance for their error, and for motion that counts, their spacing as a
-#: logarithm, and the least of their products with a rate.
-_RESOLVED, _MOVED, _SPACING, _SLOWEST = 0.01, 1e-5, 0.2, 1e-20
+_ITERATIONS = 20
+#: Of modes whose linearised equation is solved exactly: part of the tolerance by which they move, rate times length.
+_MOVED, _RELAXED = 1e-3, 1.0
+#: Of the decay in x: part of the rate of the mode that moves most, the largest, for rounding, and the least.
+_POWER, _DECAY, _LEAST_DECAY = 0.5, 8.0, 0.25
 #: Of rest: the largest rate of decay, relative to its model, and of neutral motion, relative to the slowest decay.
 _FASTEST, _NEUTRAL = 10.0, 0.01
 #: Of steps to a minimum: the largest, relative to the product, and its accuracy; iterations.
 _CLOSE, _MOST = 1e-2, 200
 
 
-class GrownStages(NamedTuple):
-    """The stages of one step: Z (s, R + p, q), products and G (s, R, p) at the nodes, the filtered error of Z."""
+class GrownPath(NamedTuple):
+    """Z over a step: the solution of the linearised equation, and a polynomial in x for the rest."""
 
-    Z: Array
-    product: Array
-    G: Array
-    error: float  #: relative to Z
+    h: float
+    decay: float
+    nodes: Array  #: (s + 1,), x from 0 to 1
+    start: Array  #: (N,), N = (R + p) q
+    #: (k,), (k,), (N, k), of the modes whose linearised equation is solved: speeds, rates and vectors
+    speed: Array
+    rates: Array
+    vectors: Array
+    rest: Array = np.zeros(0)  #: (s + 1, N), at the nodes
+    error: float = 0.0  #: filtered defect at the start, as a change of Z relative to it
+
+    @property
+    def places(self) -> Array:
+        """The nodes as times over the length of the step."""
+        return -np.log1p(self.nodes * math.expm1(-self.decay)) / self.decay if self.decay else self.nodes
+
+    def linear(self, places: Array) -> Array:
+        """The solution of the linearised equation at times over the length of the step, (P, N)."""
+        moved = np.expm1(self.h * places[:, None] * self.rates) * (self.speed / self.rates)
+        return np.asarray(moved @ self.vectors.T)
+
+    def weights(self, places: Array) -> Array:
+        """The matrix (P, s + 1) that takes values at the nodes to times over the length of the step."""
+        x = np.expm1(-self.decay * places) / math.expm1(-self.decay) if self.decay else places
+        return lagrange_weights(self.nodes, x)
+
+    def at(self, places: Array) -> Array:
+        """Z, flat, (P, N)."""
+        return self.start + self.linear(places) + self.weights(places) @ self.rest
 
 
 class GrownDirections:
@@ -54,10 +80,8 @@ class GrownDirections:
     `frame` holds the active directions alone; `before`: these at an earlier time, if they are as many.
     """
 
-    def __init__(
-        self, problem: FrameProblem, tableau: GaussTableau, frame: Frame, before: GrownDirections | None = None
-    ) -> None:
-        self.problem, self.tableau = problem, tableau
+    def __init__(self, problem: FrameProblem, stages: int, frame: Frame, before: GrownDirections | None = None) -> None:
+        self.problem, self.stages = problem, stages
         Z = np.concatenate(frame.value())
         #: the state at which the Jacobian is taken, and the basis that both have
         self.origin: GrownDirections = before.origin if before else self
@@ -105,23 +129,6 @@ class GrownDirections:
             self.origin = self
         return min(h, linear / max(self.rates[-1], 1e-300))
 
-    def resolved(self, least: float, most: float, tol: float) -> float:
-        """The longest step up to `most` that follows the relaxation to a part of the tolerance.
-
-        In the linear equation, by the error of the polynomial through the stages at the start. `least`, if the error
-        in that length is below half of the tolerance alone, else 0.
-        """
-        rates, vectors = self._spectrum
-        speed = np.abs(self.field.ravel() @ vectors) / np.linalg.norm(self.Z)
-        # Modes that the step does not move to the tolerance, and those that do not relax, are resolved.
-        kept = (rates < 0) & (speed * np.minimum(most, -1 / np.minimum(rates, -1e-300)) > _MOVED * tol)
-        rates, speed = rates[kept], speed[kept]
-        lengths = np.geomspace(most, least, max(2, math.ceil(math.log(most / least) / _SPACING) + 1))
-        x = np.maximum(lengths[:, None] * -rates, _SLOWEST)
-        errors = np.linalg.norm(lengths[:, None] * speed * _missed(self.tableau.c, x) / (1.0 + x), axis=1)
-        resolved = np.flatnonzero(errors <= _RESOLVED * tol)
-        return float(lengths[resolved[0]]) if len(resolved) else least if errors[-1] <= 0.5 * tol else 0.0
-
     def is_at_rest(self, tol: float) -> bool:
         """Whether the distance from a stable rest, by one step of Newton's method, is below `tol`, relative to Z.
 
@@ -151,43 +158,56 @@ class GrownDirections:
         moved[..., R:, :] += G.swapaxes(-1, -2) @ U
         return product, G, moved
 
-    def step(self, h: float, tol: float) -> tuple[GrownStages | None, int]:
-        """The stages of a step, None if the iteration does not converge, and the number of its iterations."""
-        tableau = self.tableau
-        inverse = 1.0 / (1.0 - h * tableau.eigenvalues[:, None] * self.rates)
-        W, G, last = np.zeros((tableau.stages, *self.Z.shape)), self.G, 0.0
+    def _modes(self, h: float) -> tuple[Array, Array]:
+        """Speeds of the modes of the linearised equation, and how far they move in a time, relative to Z."""
+        rates, vectors = self._spectrum
+        speed = self.field.ravel() @ vectors
+        return speed, np.abs(speed) * np.minimum(h, 1 / np.maximum(-rates, 1e-300)) / np.linalg.norm(self.Z)
+
+    def settling(self, h: float, tol: float) -> float:
+        """h, or the time in which the mode that moves most, if it moves, comes to rest, if that is shorter."""
+        moved = np.where(h * self.rates < -_RELAXED, self._modes(h)[1], 0.0)
+        largest = int(np.argmax(moved))
+        return min(h, _DECAY / (_POWER * -float(self.rates[largest]))) if moved[largest] > tol else h
+
+    def _started(self, h: float, tol: float) -> GrownPath:
+        """The linearised part of a step."""
+        rates, vectors = self._spectrum
+        speed, moved = self._modes(h)
+        # What hardly relaxes does not go on as it began.
+        kept = (h * rates < -_RELAXED) & (moved > _MOVED * tol)
+        largest = -float(rates[np.argmax(np.where(kept, moved, -1.0))]) if kept.any() else 0.0
+        decay = min(_POWER * h * largest, _DECAY)
+        # Of few values, whose methods are kept.
+        decay = _DECAY * 2.0 ** (round(2 * math.log2(decay / _DECAY)) / 2) if decay > _LEAST_DECAY else 0.0
+        nodes = np.append(0.0, relaxing_tableau(self.stages, decay).c)
+        return GrownPath(h, decay, nodes, self.Z.ravel(), speed[kept], rates[kept], vectors[:, kept])
+
+    def step(self, h: float, tol: float) -> tuple[GrownPath | None, int]:
+        """A step, None if the iteration does not converge, and the number of its iterations."""
+        (rates, vectors), path = self._spectrum, self._started(h, tol)
+        tableau, start = relaxing_tableau(self.stages, path.decay), self.field.ravel() - path.vectors @ path.speed
+        linear = path.linear(path.places[1:])
+        slope = (linear @ path.vectors * path.rates + path.speed) @ path.vectors.T
+        inverse = 1.0 / (1.0 - h * tableau.eigenvalues[:, None] * rates)
+        W, G, last, before, enough = linear, self.G, 0.0, 0.0, max(_SHARE * tol, _FLOOR)
         for iteration in range(_ITERATIONS):
-            Z = self.Z + W
-            product, new, moved = self._field(Z)
+            _, new, field = self._field((path.start + W).reshape(-1, *self.Z.shape))
             change = h * float(np.abs(new - G).max())
-            if iteration > 1 and not change <= _GROWTH * last:
-                return None, iteration
+            rest = field.reshape(W.shape) - slope
             # The remaining error of a linearly convergent iteration.
             left = change**2 / (last - change) if 0.0 < change < 0.5 * last else change
-            if iteration and left <= max(_SHARE * tol, _FLOOR):
-                return GrownStages(Z, product, new, self._error(h, moved)), iteration
-            G, last = new, change
-            residual = h * (tableau.a @ moved.reshape(tableau.stages, -1)) - W.reshape(tableau.stages, -1)
-            update = tableau.vectors @ (inverse * (tableau.inverse @ (residual @ self._spectrum[1])))
-            W += (update.real @ self._spectrum[1].T).reshape(W.shape)
+            if iteration and left <= enough:
+                missed = (tableau.at_ends[0] @ rest - start) @ vectors / (1.0 - h * rates)
+                error = h * float(np.linalg.norm(missed) / np.linalg.norm(path.start))
+                return path._replace(rest=np.pad(W - linear, [(1, 0), (0, 0)]), error=error), iteration
+            # The factor of the last two iterations, in all that remain.
+            if iteration > 2 and not change < before * (enough / change) ** (2.0 / (_ITERATIONS - iteration)):
+                return None, iteration
+            G, before, last = new, last, change
+            residual = linear + h * (tableau.a @ rest) - W
+            W = W + (tableau.vectors @ (inverse * (tableau.inverse @ (residual @ vectors)))).real @ vectors.T
         return None, _ITERATIONS
-
-    def _error(self, h: float, moved: Array) -> float:
-        """The filtered defect of the polynomial through the derivatives at the start of the step."""
-        missed = self.tableau.at_ends[0] @ moved.reshape(len(moved), -1) - self.field.ravel()
-        answered = (missed @ self._spectrum[1]) / (1.0 - h * self.rates)
-        return float(h * np.linalg.norm(answered) / np.linalg.norm(self.Z))
-
-
-def _missed(c: Array, x: Array) -> Array:
-    """Of ``y' = -y`` in steps of lengths x: the error at 0 of the polynomial through the stages, at nodes c.
-
-    ``1 / sum_j |M^(j)(0) / M(0)| x^-j`` with ``M(t) = prod (t - c_i)``, by the collocation polynomial
-    ``k sum_j M^(j)(t) (-x)^-j``; all terms have the same sign.
-    """
-    coefficients = np.abs(np.poly(c))
-    factorials = np.cumprod(np.append(1.0, np.arange(1.0, len(c) + 1)))[::-1]
-    return np.asarray(1.0 / np.polyval(coefficients / coefficients[-1] * factorials, 1.0 / x))
 
 
 def newton_step(coupling: Coupling, product: Array, G: Array) -> float:

@@ -238,31 +238,31 @@ advance = Entry(advanced, lambda: (example(), np.zeros((1, 1)), np.zeros((1, 1))
 
 def _examples() -> tuple[Any, ...]:
     cube, damping = np.zeros((1, 1, 1)), damping_of(gauss_tableau(1), 0.0, *np.zeros((2, 1)))
-    return 0, stack_of(example(), 2), cube[None], 0.0, damping, cube, cube, 0.0
+    return 0, stack_of(example(), 2), cube[None], np.zeros(1), damping, cube, cube, 0.0
 
 
 @entry(_examples)
 @bare()
-def _carry(work, propagator, stack, G, h, damping, first, second, damped):
+def _carry(work, propagator, stack, G, h, damping, first, second, kappa):
     before = in_use(work)
     for at in range(len(G)):
         frame = stored(stack, at)
         start = all_columns(work, frame)
-        moved = propagated(work, propagator, G[at], h, damping, start[0], start[1])[1]
-        frame = advanced(work, frame, moved[0], moved[1], damped)
+        moved = propagated(work, propagator, G[at], h[at], damping, start[0], start[1])[1]
+        frame = advanced(work, frame, moved[0], moved[1], kappa * h[at])
         keep(stack, at + 1, _turned(work, frame, first[at], second[at]))
         release(work, before)
 
 
-def carry(frame: Pairs, G: Array, h: float, damping: Damping, first: Array, second: Array, damped: float) -> Pairs:
-    """Frames (n + 1 of each array, including the start) over n steps in a known G (n, s, R, p).
+def carry(frame: Pairs, G: Array, h: Array, damping: Damping, first: Array, second: Array, kappa: float) -> Pairs:
+    """Frames (n + 1 of each array, including the start) over n steps of lengths h in a known G (n, s, R, p).
 
     The first r directions are rotated onto their known positions at the ends, the spans of the columns of `first`
     and `second`, (n, R, r) and (n, p, r), so that their errors do not grow. The conserved quantity is independent of
     directions.
     """
     stack = stack_of(frame, len(G) + 1)
-    _carry(propagation, stack, G, h, damping, first, second, damped)
+    _carry(propagation, stack, G, h, damping, first, second, kappa)
     return stack
 
 

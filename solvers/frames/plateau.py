@@ -8,15 +8,18 @@ of S, and the QR factorisation of :mod:`.graded` updates the frame at once, what
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.frames.collocation import Damping
 from flowsim.solvers.frames.frame import Frame, orthonormal
 from flowsim.solvers.frames.graded import add_rows, triangularise
+from flowsim.solvers.frames.grown import GrownPath
 from flowsim.solvers.frames.pair_exponential import exponential
+from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.gauss import lagrange_weights
 
 _HALF = np.sqrt(0.5)
 #: Relative size of a component that is rounding.
@@ -90,8 +93,9 @@ class Plateau:
         A, B = np.split(orthonormal(whole)[0], [R])
         return replace(frame, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs, rows=rows).sorted()
 
-    def turned(self, frame: Frame, first: Array, second: Array) -> Frame:
-        """The state after its first `count` directions become (first; second), with the others made orthogonal."""
+    def turned(self, frame: Frame, directions: Array) -> Frame:
+        """The state after its first `count` directions become others (R + p, count), orthogonal to the rest."""
+        first, second = directions[: len(frame.A)], directions[len(frame.A) :]
         if not frame.is_paired:
             above, below = (
                 np.concatenate([head, side[:, self.count :]], axis=1)
@@ -124,23 +128,76 @@ class Plateau:
 
 
 @dataclass(frozen=True, eq=False)
+class HeadPath:
+    """Active directions over a long step, or a part of it.
+
+    Attributes
+    ----------
+    grown : GrownPath
+        Their columns Z.
+    turn : array (q, r)
+    directions : array (s + 1, R + p, r) or None
+        Directions are ``Z @ turn``, or polynomials with these values at the nodes.
+    begin, end : float
+        The part, as times over the length of the step.
+    """
+
+    grown: GrownPath
+    turn: Array
+    directions: Array | None
+    begin: float = 0.0
+    end: float = 1.0
+
+    @property
+    def h(self) -> float:
+        return (self.end - self.begin) * self.grown.h
+
+    def places(self, places: Any) -> Any:
+        """Times over the length of the step, of positions in this part of it, from 0 to 1."""
+        return self.begin + (self.end - self.begin) * places
+
+    def Z(self, places: Array) -> Array:
+        """Columns (P, R + p, q) at positions."""
+        return self.grown.at(self.places(places)).reshape(len(places), -1, len(self.turn))
+
+    def at(self, places: Array) -> Array:
+        """Directions (P, R + p, r) at positions."""
+        if self.directions is None:
+            return self.Z(places) @ self.turn
+        return np.tensordot(self.grown.weights(self.places(places)), self.directions, axes=1)
+
+    def over(self, frame: Frame, G: Array, h: Array, damping: Damping, kappa: float, places: Array) -> list[Frame]:
+        """Paired frames from a given one, over steps in G (n, s, R, p), with active directions at known values."""
+        moved, R = self.at(places), len(frame.A)
+        first, second = (np.ascontiguousarray(each) for each in (moved[:, :R], moved[:, R:]))
+        return [Frame(*each) for each in zip(*carry(frame.arrays, G, h, damping, first, second, kappa), strict=True)]
+
+    def along(self, frame: Frame, begin: float, end: float) -> HeadPath:
+        """A part of the path, of the directions of a frame at its start, which have the same span."""
+        part = replace(self, begin=self.places(begin), end=self.places(end))
+        count = self.turn.shape[1]
+        theirs = np.concatenate([frame.A[:, :count], frame.B[:, :count]])
+        turn = np.linalg.lstsq(part.at(np.zeros(1))[0], theirs, rcond=None)[0]
+        directions = None if self.directions is None else self.directions @ turn
+        return replace(part, turn=self.turn @ turn, directions=directions)
+
+
+@dataclass(frozen=True, eq=False)
 class PlateauStep:
     """Waiting directions grow by a constant S, while active ones relax or are at rest.
 
     Attributes
     ----------
     plateau : Plateau
-    nodes, first, second : array (s + 1,), (s + 1, R, count), (s + 1, p, count)
-        The active directions along the step; empty if they are at rest.
+    path : HeadPath or None
+        The active directions along the step, if they are not at rest.
     end : Frame
     """
 
     t: float
     h: float
     plateau: Plateau
-    nodes: Array
-    first: Array
-    second: Array
+    path: HeadPath | None
     end: Frame
 
     @property
@@ -153,10 +210,9 @@ class PlateauStep:
 
     def frame(self, position: float) -> Frame:
         frame = self.plateau.after(position * self.h)
-        if len(self.nodes) == 0:
+        if self.path is None:
             return frame
-        weights = lagrange_weights(self.nodes, np.array([position]))[0]
-        return self.plateau.turned(frame, *(np.tensordot(weights, each, axes=1) for each in (self.first, self.second)))
+        return self.plateau.turned(frame, self.path.at(np.array([position]))[0])
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:
         return self.frame(position).value(shift)

@@ -1,9 +1,9 @@
 r"""Long steps: active directions come to rest while the other directions wait.
 
-Active directions are independent of the others, whose squares are below the tolerance. One step of Radau's method
+Active directions are independent of the others, whose squares are below the tolerance. One step (:mod:`.grown`)
 advances them, as far as their own accuracy allows, if they are stable by themselves (the Jacobian of the flow on them
 has no growing rate that such a step would not resolve). In the resulting G(t) the equation of the others is linear:
-they are advanced by collocation steps as short as their growth requires, without iteration, or, once G is nearly
+they are advanced by collocation steps as short as their growth and G require, without iteration, or, once G is nearly
 constant, by one exponential (:mod:`.plateau`). In the known G errors of active directions would grow like waiting ones:
 at the end of every step they are reset to their known values. At a minimum to rounding one step goes to the end of the
 run: any other would follow the rounding of G.
@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames import step_control
-from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
+from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.grown import GrownDirections, GrownStages, newton_step
+from flowsim.solvers.frames.grown import GrownDirections, newton_step
 from flowsim.solvers.frames.nonlinear import growth_of
-from flowsim.solvers.frames.pairs import carry
-from flowsim.solvers.frames.plateau import Plateau, PlateauStep, rest_of
+from flowsim.solvers.frames.plateau import HeadPath, Plateau, PlateauStep, rest_of
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.solution import CollocationStep
-from flowsim.solvers.gauss import GaussTableau, gauss_tableau, lagrange_weights, radau_tableau
+from flowsim.solvers.gauss import GaussTableau, gauss_tableau, relaxing_tableau
 
 #: Logarithm of a ratio of two directions that is below their rounding.
 BELOW_ROUNDING = 30.0
@@ -43,41 +42,16 @@ _CAUTION = 0.1
 #: Steps of active directions alone: stages; the least length worth taking in ordinary steps; the distance from rest,
 #: relative to the rate of waiting directions, at which they begin, and after a failed one, or after so many steps.
 _STAGES, _LONG_LEAST, NEAR_REST, _PATIENCE, _AGAIN = 11, 3.0, 0.002, 0.6, 16
-#: Number of ordinary steps that a plateau step must replace; condition number of columns by which directions are given.
-_WORTH, _TRIED, _WELL_CONDITIONED = 12, 12, 1e3
+#: Error of active directions over the filtered defect at the start, as measured; condition number of columns by which
+#: directions are given.
+_MISSED, _WELL_CONDITIONED = 2.0, 1e3
+#: Number of ordinary steps that a plateau step must replace, and of those up to which they are halved; parts of a path
+#: tried for plateau steps, points of the rule for its mean, and the power that moves them to the start.
+_WORTH, _HALVED, _TRIED, _POINTS, _GRADED = 12, 1000, 12, 8, 3
 #: Its least length where nothing waits: Gauss's method, unlike Radau's, leaves what is fast in it near its tolerance.
 _ALONE_LEAST = 0.05
 #: Part of the tolerance for the distance from rest, and its square for that from a minimum of losses but squares.
 _REST_SHARE = 0.1
-
-
-class HeadPath(NamedTuple):
-    """Active directions over a long step: positions (s + 1,) from 0 to 1, G there, and both halves of directions."""
-
-    h: float
-    nodes: Array
-    G: Array
-    first: Array
-    second: Array
-
-    def over(self, frame: Frame, G: Array, h: float, damping: Damping, damped: float, places: Array) -> list[Frame]:
-        """Paired frames from a given one, over steps in G (n, s, R, p), with active directions at known values."""
-        weights = lagrange_weights(self.nodes, places)
-        first, second = (np.tensordot(weights, each, axes=1) for each in (self.first, self.second))
-        moved = carry(frame.arrays, G, h, damping, first, second, damped)
-        return [Frame(*each) for each in zip(*moved, strict=True)]
-
-    def part(self, begin: float, end: float) -> HeadPath:
-        """The path between two positions."""
-        weights = lagrange_weights(self.nodes, begin + (end - begin) * self.nodes)
-        return HeadPath((end - begin) * self.h, self.nodes, *(np.tensordot(weights, each, axes=1) for each in self[2:]))
-
-    def along(self, frame: Frame) -> HeadPath:
-        """The path of the directions of a frame at its start, which have the same span."""
-        count = self.first.shape[2]
-        ours = np.concatenate([self.first[0], self.second[0]])
-        turn = np.linalg.lstsq(ours, np.concatenate([frame.A[:, :count], frame.B[:, :count]]), rcond=None)[0]
-        return self._replace(first=self.first @ turn, second=self.second @ turn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +64,7 @@ class CarriedStep(CollocationStep):
     def frame(self, position: float) -> Frame:
         G, h, damping = self.up_to(position)
         place = np.array([self.places[0] + position * (self.places[1] - self.places[0])])
-        return self.path.over(self.start, G[None], h, damping, (self.problem.uniform or 0.0) * h, place)[1]
+        return self.path.over(self.start, G[None], np.array([h]), damping, self.damping, place)[1]
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:
         return self.frame(position).value(shift)
@@ -114,7 +88,7 @@ class LongSteps:
         #: the ratio from which it is apart, as a logarithm
         self.apart = max(_APART, _UNSEEN - math.log(tol))
         self.nodes = np.concatenate([[0.0], tableau.c, [1.0]])
-        self.radau = radau_tableau(min(_STAGES, 2 * tableau.stages))
+        self.stages = min(_STAGES, 2 * tableau.stages)
         #: of G where there is no product
         self.size = max(float(np.linalg.norm(problem.coupling.value(np.zeros(problem.shape)))), 1e-300)
         self.t = 0.0
@@ -192,12 +166,12 @@ class LongSteps:
         `hidden`: whether what waits does not act on the product.
         """
         columns, kappa = frame.rows.shape[1], self.problem.uniform or 0.0
-        part = GrownDirections(self.problem, self.radau, frame) if grown >= columns else None
+        part = GrownDirections(self.problem, self.stages, frame) if grown >= columns else None
         if part is not None and part.Z.shape[1] == columns and part.sizes[-1] >= math.exp(self.waits):
             plateau = Plateau.constant(frame, kappa)
         elif hidden and self.problem.is_damped and self._is_apart(frame, grown, 0.0) and not _shrinks(frame, G, grown):
             plateau = Plateau.of(self.problem, G, frame, grown)
-            part = GrownDirections(self.problem, self.radau, frame.head(grown)) if grown else None
+            part = GrownDirections(self.problem, self.stages, frame.head(grown)) if grown else None
         else:
             return None
         if plateau.growth > 0 or (part is not None and not part.is_at_rest(_REST_SHARE * self.tol)):
@@ -214,99 +188,89 @@ class LongSteps:
             waiting = np.exp(frame.logs[grown:] + rise - self.scale)[:, None] * frame.rows[grown:]
         return np.abs(frame.rows[:grown] @ waiting.T).max(initial=0.0) <= _PLATEAU_SHARE * self.tol
 
-    def _plateau_step(self, plateau: Plateau, t: float, h: float, *motion: Array) -> PlateauStep:
+    def _plateau_step(self, plateau: Plateau, t: float, h: float, path: HeadPath | None = None) -> PlateauStep:
         self.stats["plateau_steps"] += 1
         end = plateau.after(h)
-        if motion:
-            nodes, first, second = motion
-            end = plateau.turned(end, first[-1], second[-1])
-        else:
-            nodes, first, second = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
-        return PlateauStep(t, h, plateau, nodes, first, second, end)
+        return PlateauStep(t, h, plateau, path, end if path is None else plateau.turned(end, path.at(np.ones(1))[0]))
 
     def _relaxing(
         self, frame: Frame, G0: Array, grown: int, lengths: tuple[float, float], growth: float
     ) -> list[CollocationStep | PlateauStep] | None:
         """Steps over which the first `grown` directions, independently of the others, come to rest.
 
-        One step of Radau's method for these, as long as it resolves their relaxation.
+        One step for these, as long as it resolves their relaxation.
         """
-        (h, least), tableau = lengths, self.radau
-        grown_part = self.before = GrownDirections(self.problem, tableau, frame.head(grown), self.before)
+        h, least = lengths
+        grown_part = self.before = GrownDirections(self.problem, self.stages, frame.head(grown), self.before)
         # Active directions must be stable by themselves: a long step would not resolve their departure.
         h = grown_part.longest(h, self.linear)
         self.stats["njev"] += grown_part.origin is grown_part
-        h = grown_part.resolved(least, h, max(self.tol, step_control.ROUNDING_FLOOR)) if h >= least else 0.0
-        # G hardly depends on products along directions of little curvature.
-        size = max(float(np.linalg.norm(grown_part.product)), math.exp(2 * self.scale))
+        if h >= least:
+            h = max(least, grown_part.settling(h, self.tol))
+        columns = frame.factor * np.exp(frame.logs[:grown, None]) * (frame.rows[:grown] @ grown_part.basis)
+        # Damping included: at rest they are constant.
+        known = len(columns) == columns.shape[1] and np.linalg.cond(columns) < _WELL_CONDITIONED
+        turn = np.asarray(np.linalg.inv(columns)) if known else np.zeros(columns.shape[::-1])
         while h >= least:
-            stages, iterations = grown_part.step(h, self.tol)
-            self.stats["nfev"] += iterations * tableau.stages
+            moved, iterations = grown_part.step(h, self.tol)
+            self.stats["nfev"] += iterations * self.stages
             self.stats["nlu"] += iterations
-            if stages is None:
+            if moved is None:
                 self.stats["rejected"] += 1
                 h *= step_control.NEWTON_CUT
                 continue
-            G = stages.G
-            # At inner points too: fast relaxation is filtered from the error at the end.
-            missed = max(
-                float(np.linalg.norm(np.tensordot(tableau.at_ends[0], inside, axes=1) - begun)) / size
-                for inside, begun, size in ((G, G0, self.size), (stages.product, grown_part.product, size))
-            )
-            ratio = max(
-                step_control.DEFECT_WEIGHT * stages.error / max(self.tol, step_control.ROUNDING_FLOOR),
-                missed / self.tol,
-            )
-            scale = step_control.SAFETY * ratio ** (-1 / (tableau.stages + 1)) if ratio > 0 else np.inf
+            ratio = _MISSED * moved.error / max(self.tol, step_control.ROUNDING_FLOOR)
+            path = HeadPath(moved, turn, None)
+            if not known:
+                path, missed = self._propagated(frame, path)
+                ratio = max(ratio, missed / self.tol)
             if ratio <= 1.0:
                 break
             self.stats["rejected"] += 1
-            h *= max(step_control.LARGEST_CUT, scale)
+            h *= max(step_control.LARGEST_CUT, step_control.SAFETY * ratio ** (-1 / (self.stages + 1)))
         else:
             return None
-        path = self._path(frame, grown, grown_part, h, stages, G0)
-        growth = max(growth, float(np.linalg.norm(path.G, 2, axis=(1, 2)).max()))
+        growth = max(growth, float(np.linalg.norm(self._G(path, np.ones(1))[0], 2)))
         if frame.logs[grown:].max(initial=-np.inf) == -np.inf:
             # The rest decays, and no error of it grows.
-            return [self._plateau(frame, path, self.t, np.tensordot(tableau.b, stages.G, axes=1))]
-        return self._advanced(frame, path, h, least, growth)
+            return [self._plateau(frame, path, self.t, self._mean(path, np.zeros(1), np.ones(1))[0][0])]
+        return self._advanced(frame, path, least, growth)
 
-    def _path(
-        self, frame: Frame, grown: int, part: GrownDirections, h: float, stages: GrownStages, G0: Array
-    ) -> HeadPath:
-        """The first `grown` directions along a step."""
-        tableau = self.radau
-        A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
-        columns = frame.factor * np.exp(frame.logs[:grown, None]) * (frame.rows[:grown] @ part.basis)
-        # Damping included: at rest they are constant.
-        if len(columns) == columns.shape[1] and np.linalg.cond(columns) < _WELL_CONDITIONED:
-            first, second = np.split(stages.Z @ np.linalg.inv(columns), [len(A)], axis=1)
-        else:
-            kappa = self.problem.uniform
-            rates = rates_of(self.problem) if kappa is None else (np.full(1, kappa),) * 2
-            at, _ = propagate(np.ascontiguousarray(stages.G), h, damping_of(tableau, h, *rates), A, B)
-            first, second = at.Z1, at.Z2
-        return HeadPath(h, np.append(0.0, tableau.c), *(
-            np.concatenate([begun[None], rest]) for begun, rest in ((G0, stages.G), (A, first), (B, second))
-        ))  # fmt: skip
+    def _G(self, path: HeadPath, places: Array) -> Array:
+        """G at positions of a path, (P, R, p)."""
+        Z, R = path.Z(places), len(self.problem.damping_rows)
+        # One column after the other: products of many small matrices are slow.
+        product = np.zeros((len(Z), *self.problem.shape))
+        for a in range(Z.shape[2]):
+            product += Z[:, :R, None, a] * Z[:, None, R:, a]
+        return np.asarray(self.problem.coupling.value(product))
+
+    def _propagated(self, frame: Frame, path: HeadPath) -> tuple[HeadPath, float]:
+        """The path with directions propagated in its G, and the defect of the polynomial through G at the start."""
+        moved, count, kappa = path.grown, path.turn.shape[1], self.problem.uniform
+        tableau = relaxing_tableau(self.stages, moved.decay)
+        rates = rates_of(self.problem) if kappa is None else (np.full(1, kappa),) * 2
+        A, B = np.ascontiguousarray(frame.A[:, :count]), np.ascontiguousarray(frame.B[:, :count])
+        G = np.ascontiguousarray(self._G(path, moved.places))
+        at = propagate(G[1:], moved.h, damping_of(tableau, moved.h, *rates), A, B)[0]
+        directions = np.concatenate([np.concatenate([A, B])[None], np.concatenate([at.Z1, at.Z2], axis=1)])
+        missed = np.tensordot(tableau.at_ends[0], G[1:], axes=1) - G[0]
+        return replace(path, directions=directions), float(np.linalg.norm(missed)) / self.size
 
     def _advanced(
-        self, frame: Frame, path: HeadPath, h: float, least: float, growth: float
+        self, frame: Frame, path: HeadPath, least: float, growth: float
     ) -> list[CollocationStep | PlateauStep] | None:
-        """Steps of the directions that wait, along a path of length h.
+        """Steps of the directions that wait, along a path.
 
         With the mean of G, to second order in the variation of G, or where that is too large by collocation steps in
         the known G.
         """
-        allowed = _PLATEAU_SHARE * self.tol * growth
-        mean, variation = _mean(path, np.zeros(1), np.ones(1))
-        if variation[0] <= allowed:
-            return [self._plateau(frame, path, self.t, mean[0])]
+        allowed, h = _PLATEAU_SHARE * self.tol * growth, path.h
         count = math.ceil(h * growth / self.linear)
         steps: list[CollocationStep | PlateauStep] = []
-        for begin, end, known in _pieces(path, count, allowed, _WORTH if frame.is_paired else least / h * count):
+        for begin, end, known in self._pieces(path, count, allowed, _WORTH if frame.is_paired else least / h * count):
             if known is not None:
-                part = path.part(begin / count, end / count).along(frame)
+                part = path.along(frame, begin / count, end / count)
                 steps.append(self._plateau(frame, part, self.t + h * begin / count, known))
             elif frame.is_paired:
                 steps += self._carried(frame, path, count, begin, end)
@@ -316,74 +280,87 @@ class LongSteps:
         return steps or None
 
     def _plateau(self, frame: Frame, path: HeadPath, t: float, mean: Array) -> PlateauStep:
-        plateau = Plateau.of(self.problem, mean, frame, path.first.shape[2])
-        return self._plateau_step(plateau, t, path.h, path.nodes, path.first, path.second)
+        plateau = Plateau.of(self.problem, mean, frame, path.turn.shape[1])
+        return self._plateau_step(plateau, t, path.h, path)
 
     def _carried(
         self, frame: Frame, path: HeadPath, count: int, begin: int, end: int
     ) -> list[CollocationStep | PlateauStep]:
-        """Those from `begin` to `end` of `count` collocation steps in the known G of a path."""
-        length = path.h / count
-        damping = damping_of(self.tableau, length, *rates_of(self.problem))
-        places = ((np.arange(begin, end)[:, None] + self.nodes) / count).ravel()
-        G = np.tensordot(lagrange_weights(path.nodes, places), path.G, axes=1)
-        G = G.reshape(end - begin, -1, *path.G.shape[1:])
-        inner = np.ascontiguousarray(G[:, 1:-1])
-        ends = np.arange(begin, end + 1) / count
-        frames = path.over(frame, inner, length, damping, (self.problem.uniform or 0.0) * length, ends[1:])
+        """Those from `begin` to `end` of `count` collocation steps in the known G of a path.
+
+        Where the polynomial through G does not resolve it, steps are halved.
+        """
+        ends, missed = np.arange(begin, end + 1) / count, True
+        while missed:
+            lengths = np.diff(ends)
+            G = self._G(path, (ends[:-1, None] + lengths[:, None] * self.nodes).ravel())
+            G = G.reshape(len(lengths), len(self.nodes), -1)
+            defects = np.linalg.norm(self.tableau.at_ends @ G[:, 1:-1] - G[:, [0, -1]], axis=2).max(axis=1)
+            bad = step_control.DEFECT_WEIGHT * path.h * lengths * defects > self.tol
+            missed = bool(bad.any()) and len(ends) < _HALVED
+            if missed:
+                ends = np.sort(np.concatenate([ends, (ends[:-1] + 0.5 * lengths)[bad]]))
+        G, h = G.reshape(len(lengths), len(self.nodes), *self.problem.shape), path.h * lengths
+        damping, kappa = damping_of(self.tableau, 0.0, np.zeros(1), np.zeros(1)), self.problem.uniform or 0.0
+        frames = path.over(frame, np.ascontiguousarray(G[:, 1:-1]), h, damping, kappa, ends[1:])
         return [
             CarriedStep(
-                self.t + (begin + n) * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem, 0.0,
+                self.t + ends[n] * path.h, h[n], frames[n], frames[n + 1], self.nodes, G[n], self.problem, 0.0,
                 path, (ends[n], ends[n + 1]),
             )
-            for n in range(end - begin)
+            for n in range(len(h))
         ]  # fmt: skip
 
+    def _pieces(
+        self, path: HeadPath, count: int, allowed: float, worth: float
+    ) -> Iterator[tuple[int, int, Array | None]]:
+        """Parts of a path of `count` ordinary steps, and the mean of G there, if one step with it is enough and pays.
 
-def _pieces(path: HeadPath, count: int, allowed: float, worth: float) -> Iterator[tuple[int, int, Array | None]]:
-    """Parts of a path, in `count` ordinary steps, and the mean of G there, if one step with it is enough and worth it.
+        `allowed` bounds the integral of the squared distance from the mean, `worth` the least number of ordinary steps.
+        """
+        tried = np.linspace(0, count, _TRIED + 1), np.geomspace(1, count, _TRIED)
+        ends = np.unique(np.concatenate(tried).astype(int))
+        last = len(ends) - 1
+        begin, end = np.triu_indices(last + 1, 1)
+        length = np.diff(ends) / count
+        mean, variation = self._mean(path, ends[:-1] / count, ends[1:] / count)
+        # From the end, where G hardly moves.
+        origin = mean[-1].copy()
+        mean = (mean - origin).reshape(last, -1)
+        variation += path.h * length * (mean**2).sum(axis=1)
+        mean, variation = (np.cumsum(np.pad(each, [(1, 0)] + [(0, 0)] * (each.ndim - 1)), axis=0) for each in (
+            length[:, None] * mean, variation
+        ))  # fmt: skip
+        whole = (ends[end] - ends[begin]) / count
+        mean = (mean[end] - mean[begin]) / whole[:, None]
+        variation = variation[end] - variation[begin] - path.h * whole * (mean**2).sum(axis=1)
+        fits = np.flatnonzero((variation <= allowed) & (ends[end] - ends[begin] >= worth))
+        at = 0
+        while at < last:
+            later = fits[begin[fits] >= at]
+            if len(later) == 0:
+                yield int(ends[at]), count, None
+                return
+            first = int(begin[later[0]])
+            if first > at:
+                yield int(ends[at]), int(ends[first]), None
+            chosen = later[begin[later] == first][-1]
+            at = int(end[chosen])
+            yield int(ends[first]), int(ends[at]), origin + mean[chosen].reshape(origin.shape)
 
-    `allowed` bounds the integral of the squared distance from the mean, `worth` the least number of ordinary steps.
-    """
-    ends = np.unique(np.concatenate([np.linspace(0, count, _TRIED + 1), np.geomspace(1, count, _TRIED)]).astype(int))
-    last = len(ends) - 1
-    begin, end = np.triu_indices(last + 1, 1)
-    length = np.diff(ends) / count
-    mean, variation = _mean(path, ends[:-1] / count, ends[1:] / count)
-    # From the end, where G hardly moves.
-    mean = (mean - path.G[-1]).reshape(last, -1)
-    variation += path.h * length * (mean**2).sum(axis=1)
-    mean, variation = (np.cumsum(np.pad(each, [(1, 0)] + [(0, 0)] * (each.ndim - 1)), axis=0) for each in (
-        length[:, None] * mean, variation
-    ))  # fmt: skip
-    whole = (ends[end] - ends[begin]) / count
-    mean = (mean[end] - mean[begin]) / whole[:, None]
-    variation = variation[end] - variation[begin] - path.h * whole * (mean**2).sum(axis=1)
-    fits = np.flatnonzero((variation <= allowed) & (ends[end] - ends[begin] >= worth))
-    at = 0
-    while at < last:
-        later = fits[begin[fits] >= at]
-        if len(later) == 0:
-            yield int(ends[at]), count, None
-            return
-        first = int(begin[later[0]])
-        if first > at:
-            yield int(ends[at]), int(ends[first]), None
-        chosen = later[begin[later] == first][-1]
-        at = int(end[chosen])
-        yield int(ends[first]), int(ends[at]), path.G[-1] + mean[chosen].reshape(path.G.shape[1:])
-
-
-def _mean(path: HeadPath, begin: Array, end: Array) -> tuple[Array, Array]:
-    """The mean of G between positions, (K, R, p), and the integral of its squared distance from it over the time."""
-    rule = gauss_tableau(len(path.nodes))
-    places = begin[:, None] + (end - begin)[:, None] * rule.c
-    # From the end, where G hardly moves.
-    G = lagrange_weights(path.nodes, places.ravel()) @ (path.G - path.G[-1]).reshape(len(path.G), -1)
-    G = G.reshape(len(places), -1, G.shape[1])
-    mean = rule.b @ G
-    square = ((G - mean[:, None]) ** 2).sum(axis=2) @ rule.b
-    return path.G[-1] + mean.reshape(-1, *path.G.shape[1:]), path.h * (end - begin) * square
+    def _mean(self, path: HeadPath, begin: Array, end: Array) -> tuple[Array, Array]:
+        """The mean of G between positions, (K, R, p), and the integral over the time of its squared distance from G."""
+        rule = gauss_tableau(_POINTS)
+        c, b = (np.repeat(each[None], len(begin), axis=0) for each in (rule.c, rule.b))
+        # The first part begins with what relaxes fast.
+        c[0], b[0] = rule.c**_GRADED, _GRADED * rule.c ** (_GRADED - 1) * rule.b
+        # From the end, where G hardly moves.
+        G = self._G(path, (begin[:, None] + (end - begin)[:, None] * c).ravel())
+        origin = G[-1].copy()
+        G = (G - origin).reshape(len(begin), _POINTS, -1)
+        mean = (b[:, :, None] * G).sum(axis=1)
+        square = (b * ((G - mean[:, None]) ** 2).sum(axis=2)).sum(axis=1)
+        return origin + mean.reshape(-1, *origin.shape), path.h * (end - begin) * square
 
 
 def _shrinks(frame: Frame, G: Array, grown: int) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 import flowsim as fs
-from flowsim.solvers.frames.grown import GrownDirections
+from flowsim.solvers.frames.grown import GrownDirections, GrownPath
 from flowsim.solvers.frames.problem import FrameProblem
 
 VALUES = (2.0, 0.9, 0.3)
@@ -70,7 +71,7 @@ def test_long_steps_are_right_inside(rtol: float, decay: float) -> None:
     lengths = np.diff(flow.t)
     first = 30 * np.log(10.0) / values[0]
     longest = int(np.argmax(np.where(flow.t[:-1] > first, lengths, 0.0)))
-    assert lengths[longest] * values[1] > 10
+    assert lengths[longest] * values[1] > 8
     times = flow.t[longest] + np.linspace(0.0, 1.0, 31) * lengths[longest]
     inside = flow.at(times)
     assert np.abs(inside.beta - exact(np.zeros((3, 4)), W, "1e-30", times, values)).max() <= rtol
@@ -199,3 +200,48 @@ def test_long_steps_share_jacobians_and_steps_into_jumps_are_foreseen(
     assert len(taken) <= 4 * jumps
     assert max(taken) <= 1.0
     assert flow.stats["rejected"] <= 0.12 * flow.stats["steps"]
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-9])
+def test_paths_of_long_steps_solve_the_flow_of_what_has_grown(tol: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast and slow modes, from the start to the end of steps over most of a plateau, by SciPy's Radau method."""
+    rng = np.random.default_rng(0)
+    problem, net = fs.Regression(rng.standard_normal((30, 8)), rng.standard_normal((30, 4))), fs.LinearNetwork(12)
+    taken, step = [], GrownDirections.step
+
+    def recorded(self: GrownDirections, h: float, tol: float) -> tuple[GrownPath | None, int]:
+        path, count = step(self, h, tol)
+        if path is not None and path.error <= tol:
+            taken.append((self.problem, self.Z.shape, path))
+        return path, count
+
+    monkeypatch.setattr(GrownDirections, "step", recorded)
+    fs.gradient_flow(net, problem, 3.0, alpha="1e-1000", rtol=tol, clock="accelerated")
+    places = np.concatenate([np.geomspace(1e-3, 0.1, 8), np.linspace(0.2, 1.0, 9)])
+    for grown, shape, path in taken[:6]:
+        R = len(grown.damping_rows)
+
+        def field(_: float, z: np.ndarray, grown=grown, shape=shape, R=R) -> np.ndarray:
+            U, V = np.split(z.reshape(shape), [R])
+            G = grown.coupling.value(U @ V.T)
+            return np.concatenate([G @ V, G.T @ U]).ravel()
+
+        solved = solve_ivp(
+            field, (0.0, path.h), path.start, method="Radau", rtol=1e-10, atol=1e-12, t_eval=places * path.h,
+            jac=lambda _, z, grown=grown, shape=shape: grown.jacobian(z.reshape(shape)),
+        )  # fmt: skip
+        assert np.abs(solved.y.T - path.at(places)).max() <= 2 * tol * np.linalg.norm(path.start)
+    assert max(path.h * -path.rates[0] for _, _, path in taken if len(path.rates)) > 100
+
+
+def test_what_waits_is_carried_as_finely_as_what_has_grown_relaxes() -> None:
+    """A second direction, of noise, hardly grows while the first relaxes many times."""
+    rng = np.random.default_rng(21)
+    X = rng.standard_normal((14, 7))
+    Y = np.outer(X @ rng.standard_normal(7), rng.standard_normal(2)) + 1e-3 * rng.standard_normal((14, 2))
+    problem, net = fs.Regression(X, Y), fs.LinearNetwork(10)
+    start = fs.linear_start(net, problem)
+    fine = fs.gradient_flow(net, problem, 5.0, alpha="1e-40", start=start, clock="accelerated", rtol=1e-12)
+    times = np.linspace(0.0, 0.5, 60) * fine.t[-1]
+    flow = fs.gradient_flow(net, problem, fine.t[-1], alpha="1e-40", start=start, rtol=1e-9)
+    assert np.abs(flow.at(times).beta - fine.at(times).beta).max() <= 3e-9

@@ -70,6 +70,6 @@ def test_the_imbalance_is_conserved_where_what_has_grown_moves_over_a_plateau(se
     problem = FrameProblem(coupling, np.zeros(R), np.zeros(p))  # type: ignore[arg-type]
     plateau = Plateau.of(problem, rng.standard_normal((R, p)), frame, count)
     first, second = (side[:, :count] + 1e-2 * rng.standard_normal((len(side), count)) for side in (frame.A, frame.B))
-    before, after = frame.conserved(), plateau.turned(frame, first, second).conserved()
+    before, after = frame.conserved(), plateau.turned(frame, np.concatenate([first, second])).conserved()
     gap = np.exp(after[1] - before[1]) * after[0] - before[0]
     assert np.abs(gap).max() <= 1e-13 * np.linalg.norm(before[0])
