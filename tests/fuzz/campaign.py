@@ -1,6 +1,7 @@
 """Counts what is wrong, refused, slow or underestimated among random cases: ``python -m tests.fuzz.campaign 0 20000``.
 
-With a log (a third argument) a campaign that was interrupted goes on where it stopped.
+With a log (a third argument) a campaign that was interrupted goes on where it stopped. Set ``FLOWSIM_INTERPRET=0``: the
+times are those of compiled code.
 """
 
 from __future__ import annotations

@@ -10,13 +10,19 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 import flowsim as fs
+from flowsim.flows.coordinates import SAFETY
+from flowsim.solvers.scipy_methods import SMALLEST_RTOL
 from tests.fuzz import oracles
 
 
 def seconds_in_weights(
     net: fs.DiagonalNetwork, problem: fs.Problem, start: Sequence[np.ndarray], t_end: float, method: str, rtol: float
 ) -> float:
-    """Processor time of SciPy's `method` from weights ``start`` (k, d), by NumPy alone; 0 where it fails."""
+    """Processor time of SciPy's `method` from weights ``start`` (k, d), by NumPy alone; 0 where it fails.
+
+    Its local tolerance is that of flows of global tolerance `rtol`.
+    """
+    rtol = max(SAFETY * rtol, SMALLEST_RTOL)
     d, noise = problem.d, "" if net.noise is None else net.noise.name
     std = 0.0 if net.noise is None else float(net.noise.std)
     kinds, y0 = net.kinds(d), np.concatenate(start)
