@@ -42,7 +42,7 @@ from flowsim.solvers.frames.step_control import (
     turning,
 )
 from flowsim.solvers.gauss import GaussTableau, gauss_tableau
-from flowsim.solvers.matrices.algebra import copy, product_nt
+from flowsim.solvers.matrices.algebra import add_combinations, copy, product_nt
 from flowsim.solvers.matrices.bare_arrays import shaped
 from flowsim.solvers.matrices.calls import entry
 from flowsim.solvers.matrices.scratch import empty, empty_complex, in_use, release, zeros
@@ -103,22 +103,20 @@ def _value(work, coupling, frame):
 @bare()
 def _guess(work, method, G0, before, stretch):
     """G on the nodes: by the polynomial through the last nodes of the step before; constant for stretch 0."""
-    s = len(method.nodes) - 2
-    guess = zeros(work, (s, G0.shape[0], G0.shape[1]))
-    first = s + 2 - _GUESS_NODES
+    s, (R, p) = len(method.nodes) - 2, G0.shape
+    guess, weights, first = zeros(work, (s, R, p)), empty(work, (1, s, _GUESS_NODES)), s + 2 - _GUESS_NODES
     for j in range(s):
         if stretch == 0.0:
             copy(G0, guess[j])
-            continue
         x = 1.0 + stretch * method.nodes[j + 1]
-        for a in range(first, s + 2):
-            weight = 1.0
+        for a in range(_GUESS_NODES):
+            weight, own = 1.0, method.nodes[first + a]
             for b in range(first, s + 2):
-                if b != a:
-                    weight *= (x - method.nodes[b]) / (method.nodes[a] - method.nodes[b])
-            for i in range(G0.shape[0]):
-                for c in range(G0.shape[1]):
-                    guess[j, i, c] += weight * before[a, i, c]
+                if b != first + a:
+                    weight *= (x - method.nodes[b]) / (own - method.nodes[b])
+            weights[0, j, a] = weight
+    if stretch != 0.0:
+        add_combinations(guess, 1.0, weights, shaped(before, first * R * p, (_GUESS_NODES, R, p), 0.0))
     return guess
 
 

@@ -33,6 +33,7 @@ from flowsim.solvers.matrices.algebra import (
 )
 from flowsim.solvers.matrices.bare_arrays import call_at, shaped
 from flowsim.solvers.matrices.calls import Entry, separate
+from flowsim.solvers.matrices.interpreted import stands_for
 from flowsim.solvers.matrices.scratch import empty, in_use, release, zeros
 
 Complex = NDArray[np.complex128]
@@ -106,9 +107,11 @@ def accelerate(work, points, updates, count):
     for i in range(last):
         older = last - 1 - i
         d, m = directions[i], moves[i]
-        for k in range(size):
-            d[k] = updates[last, k] - updates[older, k]
-            m[k] = d[k] + points[last, k] - points[older, k]
+        copy(updates[last], d)
+        add(d, -1.0, updates[older])
+        copy(points[last], m)
+        add(m, -1.0, points[older])
+        add(m, 1.0, d)
         length = math.sqrt(inner(d, d))
         for k in range(i):
             along = inner(directions[k], d)
@@ -143,6 +146,11 @@ def _residual(work, coupling, product, G):
                 bend = coupling.rows[i] * product[j, i, c] * coupling.columns[c]
                 out[j, i, c] = coupling.signal[i, c] - bend - G[j, i, c]
     return out
+
+
+@stands_for(_residual)
+def _(work: None, coupling: Linear, product: Array, G: Array) -> Array:
+    return np.asarray(coupling.signal - coupling.rows[:, None] * product * coupling.columns - G)
 
 
 @bare()

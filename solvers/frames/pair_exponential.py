@@ -27,6 +27,7 @@ from flowsim.solvers.matrices.algebra import (
 )
 from flowsim.solvers.matrices.bare_arrays import shaped
 from flowsim.solvers.matrices.calls import entry
+from flowsim.solvers.matrices.interpreted import stands_for
 from flowsim.solvers.matrices.scratch import empty, full, zeros
 
 _HALF = math.sqrt(0.5)
@@ -73,6 +74,20 @@ def _overlaps(work, vectors, frame, count):
     return M, base
 
 
+@stands_for(_overlaps)
+def _(work: None, vectors: Array, frame: Pairs, count: int) -> tuple[Array, float]:
+    R, logs = len(frame.A), frame.minus_logs[count:]
+    base = max(frame.neutral_log, logs.max(initial=-np.inf))
+    plus = _HALF * np.concatenate([frame.A, frame.B])[:, count:]
+    minus = plus * np.where(np.arange(len(plus)) < R, 1.0, -1.0)[:, None]
+    rest = (minus * np.where(logs > -np.inf, np.exp(logs - base), 0.0)) @ frame.minus_rows[count:]
+    if frame.neutral_log > -np.inf:
+        rest[:R] += np.exp(frame.neutral_log - base) * frame.neutral
+    M = vectors @ np.concatenate([plus, rest], axis=1)
+    M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
+    return M, base
+
+
 @bare()
 def _reach(M, rates, wide):
     """The time for which rounding does not decide between a singular vector and its mirror image.
@@ -115,8 +130,7 @@ def _together(work, A, count, basis, first, wide):
 @bare()
 def _outside(work, A, basis, M, exponents, wide):
     """``sum_r e^exponent_r basis_r rows_r``, r >= wide, outside of the span of A, and its logarithm."""
-    R, k = len(A), M.shape[1] - wide
-    total, top = zeros(work, (R, k)), -np.inf
+    R, k, top = len(A), M.shape[1] - wide, -np.inf
     for i in range(wide, len(M)):
         square = 0.0
         for c in range(k):
@@ -124,12 +138,14 @@ def _outside(work, A, basis, M, exponents, wide):
         if square > 0.0:
             top = max(top, 0.5 * math.log(square) + exponents[i])
     if A.shape[1] == R or top == -np.inf:
-        return total, -np.inf
+        return zeros(work, (R, k)), -np.inf
+    left, right = empty(work, (len(M) - wide, R)), empty(work, (len(M) - wide, k))
     for i in range(wide, len(M)):
         weight = math.exp(min(exponents[i] - top, _LARGEST))
-        for r in range(R):
-            for c in range(k):
-                total[r, c] += weight * basis[i, r] * M[i, wide + c]
+        copy(shaped(basis, i * basis.shape[1], (R,), 0.0), left[i - wide])
+        scale(left[i - wide], weight)
+        copy(shaped(M, i * M.shape[1] + wide, (k,), 0.0), right[i - wide])
+    total = product_tn(work, left, right)
     for _ in range(2):
         add(total, -1.0, product(work, A, product_tn(work, A, total)))
     size = norm(total)

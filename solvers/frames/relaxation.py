@@ -18,6 +18,7 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.matrices.algebra import invert
 from flowsim.solvers.matrices.calls import Entry
+from flowsim.solvers.matrices.interpreted import stands_for
 from flowsim.solvers.matrices.scratch import empty, empty_complex, zeros, zeros_complex
 
 Complex = NDArray[np.complex128]
@@ -157,6 +158,13 @@ def _woodbury(work, mus, rates, diagonal, W, small):
     return out
 
 
+@stands_for(_woodbury)
+def _(work: None, mus: Complex, rates: Array, diagonal: Complex, W: Array, small: Array) -> Complex:
+    share = mus[:, None, None] * rates * diagonal
+    inner = small[:, None] * ((W.T * share[..., None, :]) @ W)
+    return np.asarray(np.linalg.inv(np.eye(len(small)) + inner) * small)
+
+
 @bare()
 def answer(work, factors, residual):
     """``(1 + mu_k K)^{-1} residual_k`` for complex residuals (K, R, p); a single mu applies to all."""
@@ -196,6 +204,14 @@ def _answer_columns(work, factors, residual):
                 for c in range(p):
                     out[k, i, c] += value * factors.vectors[c, j]
     return out
+
+
+@stands_for(_answer_columns)
+def _(work: None, factors: Factors, residual: Complex) -> Complex:
+    columns = factors.diagonal * (factors.vectors.T @ np.swapaxes(residual, 1, 2))
+    parts = factors.inverse @ (columns @ factors.W)[..., None]
+    response = factors.mus[:, None, None] * factors.rates * factors.diagonal * (parts[..., 0] @ factors.W.T)
+    return np.ascontiguousarray(np.swapaxes(factors.vectors @ (columns - response), 1, 2))
 
 
 @bare()

@@ -108,6 +108,16 @@ _functions: dict[int, Any] = {}
 _namespaces: dict[int, _Names] = {}
 
 
+def stands_for(function: Any) -> Any:
+    """Decorator: a function of NumPy's arrays takes the place of a compiled one that loops over entries."""
+
+    def register(by: Any) -> Any:
+        _replacements[id(function)] = by
+        return by
+
+    return register
+
+
 def interpreted(function: Any) -> Any:
     """A compiled function as plain Python, which calls others, imported by their names, as plain Python."""
     known = _functions.get(id(function))

@@ -11,7 +11,7 @@ import pytest
 
 import flowsim as fs
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.frames import collocation_march, nonlinear
+from flowsim.solvers.frames import collocation_march, graded, nonlinear, relaxation
 from flowsim.solvers.frames.collocation import propagation
 from flowsim.solvers.frames.graded import triangularise
 from flowsim.solvers.matrices import calls, interpreted
@@ -148,7 +148,7 @@ def test_small_calls_are_interpreted_until_code_is_there_or_the_time_is_spent(mo
     monkeypatch.setattr(calls.ALLOWANCE, "seconds", 0.0)
     assert not fresh.is_interpreted(0, small)
     monkeypatch.setattr(calls.ALLOWANCE, "seconds", 1.0)
-    assert fresh.is_interpreted(0, small) and not fresh.is_interpreted(0, np.zeros(10_000))
+    assert fresh.is_interpreted(0, small) and not fresh.is_interpreted(0, np.zeros(20_000))
     assert not Entry(bare()(counted.py_func)).is_interpreted(0, small)
     assert fresh(0, small) == 3 and not fresh.compiled.overloads
     assert calls.ALLOWANCE.seconds < 1.0
@@ -157,6 +157,35 @@ def test_small_calls_are_interpreted_until_code_is_there_or_the_time_is_spent(mo
     assert not fresh.is_interpreted(0, small)
     monkeypatch.setattr(type(propagation), "is_compiled", property(lambda found: False))
     assert fresh.is_interpreted(propagation, small)
+
+
+def test_sums_of_rows_of_any_size_are_those_of_compiled_code() -> None:
+    coefficient = np.array([[1.0, 0.0, -2.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0], [1e-200, 2.0, 0.0]])
+    logs, rows = np.array([-1e3, 2.0, -np.inf, -np.inf]), np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0], [0.0, 0.0]])
+    more = np.array([-800.0, -np.inf, 1e3]), np.array([[0.0, 1.0], [0.0, 0.0], [0.8, -0.6]])
+    one, other = (logs.copy(), rows.copy()), (logs.copy(), rows.copy())
+    graded.add_rows(*one, coefficient, *more)
+    interpreted.call(graded.rows_added, None, *other, coefficient, *more)
+    for compiled, plain in zip(one, other, strict=True):
+        assert np.isfinite(compiled[[0, 1, 3]]).all()
+        np.testing.assert_allclose(plain, compiled, rtol=1e-13)
+
+
+def test_relaxation_is_that_of_compiled_code() -> None:
+    rng = np.random.default_rng(0)
+    basis, inner, outer = np.linalg.qr(rng.standard_normal((5, 2)))[0], np.diag([2.0, 0.3]), np.diag([1.0, 0.2, 0.0])
+    for columns in (np.ones(3), rng.uniform(0.5, 2.0, 3)):
+        rows = rng.uniform(0.5, 2.0, 5) if np.ptp(columns) == 0 else np.ones(5)
+        at = relaxation.Relaxation.of(rows, columns, basis, inner, outer, 0.1)
+        mus = np.array([0.3 + 0.1j, 2.0 - 1.0j])
+        compiled, plain = relaxation.factor(at, mus), interpreted.call(relaxation.factored, None, at, mus)
+        for one, other in zip(compiled, plain, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-14)
+        ends, G = rng.standard_normal((2, 4)), rng.standard_normal((4, 5, 3))
+        single = relaxation.factor(at, mus[:1])
+        found = relaxation.sizes(single, ends, G, G[0], G[1])
+        again = interpreted.call(relaxation.defects, None, single, ends, G, G[0], G[1])
+        np.testing.assert_allclose(again, found, rtol=1e-12)
 
 
 def test_rows_of_any_size_are_triangularised_by_plain_python_too() -> None:
