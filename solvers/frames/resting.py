@@ -42,9 +42,9 @@ _CAUTION = 0.1
 #: Steps of active directions alone: stages; the least length worth taking in ordinary steps; the distance from rest,
 #: relative to the rate of waiting directions, at which they begin, and after a failed one, or after so many steps.
 _STAGES, _LONG_LEAST, NEAR_REST, _PATIENCE, _AGAIN = 11, 3.0, 0.002, 0.6, 16
-#: Error of active directions over the filtered defect at the start, as measured; condition number of columns by which
-#: directions are given.
-_MISSED, _WELL_CONDITIONED = 2.0, 1e3
+#: Error of active directions over the filtered defect at the start, as measured; the largest growth of a step after one
+#: that was reduced; condition number of columns by which directions are given.
+_MISSED, _LONGER, _WELL_CONDITIONED = 2.0, 4.0, 1e3
 #: Number of ordinary steps that a plateau step must replace, and of those up to which they are halved; parts of a path
 #: tried for plateau steps, points of the rule for its mean, and the power that moves them to the start.
 _WORTH, _HALVED, _TRIED, _POINTS, _GRADED = 12, 1000, 12, 8, 3
@@ -95,6 +95,8 @@ class LongSteps:
         #: number of active directions, the distance from rest or step of the next attempt, and these at the last one
         self.grown, self.patience, self.again = 0, np.inf, 0
         self.before: GrownDirections | None = None
+        #: the length of the last long step, if it had to be reduced
+        self.reduced = np.inf
 
     def take(self, t: float, left: float, frame: Frame, G: Array) -> list[CollocationStep | PlateauStep] | None:
         """Steps from a state at time t, if its active directions are near enough to rest.
@@ -118,7 +120,7 @@ class LongSteps:
         if not hidden or (first == -np.inf and not (grown and self.problem.is_damped)):
             return None
         if grown != self.grown:
-            self.grown, self.before, self.patience = grown, None, np.inf
+            self.grown, self.before, self.patience, self.reduced = grown, None, np.inf, np.inf
         # Where nothing waits, long steps replace those that resolve growth against damping.
         growth = growth_of(self.problem, frame, G, self.waits) if first > -np.inf else float(np.linalg.norm(G, 2))
         if growth <= 0 or _shrinks(frame, G, grown):
@@ -206,7 +208,8 @@ class LongSteps:
         h = grown_part.longest(h, self.linear)
         self.stats["njev"] += grown_part.origin is grown_part
         if h >= least:
-            h = max(least, grown_part.settling(h, self.tol))
+            h = max(least, min(grown_part.settling(h, self.tol), _LONGER * self.reduced))
+        begun = h
         columns = frame.factor * np.exp(frame.logs[:grown, None]) * (frame.rows[:grown] @ grown_part.basis)
         # Damping included: at rest they are constant.
         known = len(columns) == columns.shape[1] and np.linalg.cond(columns) < _WELL_CONDITIONED
@@ -230,6 +233,7 @@ class LongSteps:
             h *= max(step_control.LARGEST_CUT, step_control.SAFETY * ratio ** (-1 / (self.stages + 1)))
         else:
             return None
+        self.reduced = h if h < begun else np.inf
         growth = max(growth, float(np.linalg.norm(self._G(path, np.ones(1))[0], 2)))
         if frame.logs[grown:].max(initial=-np.inf) == -np.inf:
             # The rest decays, and no error of it grows.
