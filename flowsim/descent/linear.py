@@ -29,6 +29,10 @@ from flowsim.network.linear_start import compressed_start
 from flowsim.problem import MatrixSensing, Problem
 from flowsim.problem.entries import dense
 from flowsim.problem.losses import SQUARED
+from flowsim.solvers.matrices.calls import call_loop
+
+#: Operations in Python of one step, and of matrix products that take as long as one of these.
+_OPERATIONS, _AT_ONCE = 200, 1000
 
 
 class LinearStart:
@@ -141,9 +145,11 @@ class LinearMachine(SingleRun):
 
     def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
         plan = StepPlan.of(self.settings, first, last)
-        return bool(
-            run_linear(self.X, self.Y, labels, rows, noise, self.step, self.options, self.state, plan, self.record)
-        )
+        data = self.X, self.Y, labels, rows, noise
+        # Python counts the rows, and calls some hundred operations on matrices.
+        operations = (last - first) * (len(self.X) + _OPERATIONS + self.state.U.size * len(self.X) / _AT_ONCE)
+        arguments = *data, self.step, self.options, self.state, plan, self.record
+        return bool(call_loop(run_linear, math.inf if self.options.loss else operations, *arguments))
 
     def read(self, lane: int, count: int) -> Read:
         U, V = self.record.U[:count].copy(), self.record.V[:count].copy()

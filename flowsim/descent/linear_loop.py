@@ -6,13 +6,14 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import boolean, float64, int64
+from numba import boolean, float64, int64, types
 
 from flowsim.arrays import Array, Integers
-from flowsim.descent.growth_loop import slot_of, tuple_of
+from flowsim.descent.growth_loop import CUBE, PLAN, slot_of, tuple_of
 from flowsim.descent.products import loss_slopes, move_on
 from flowsim.descent.tiles import copy_to
-from flowsim.solvers.compilation import TABLE, VECTOR, compiled, part
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, compiled, part
+from flowsim.solvers.matrices.interpreted import stands_for
 
 
 class LinearOptions(NamedTuple):
@@ -67,6 +68,26 @@ def _combine(out, x, factor, y):
             out[i, j] = x[i, j] + factor * y[i, j]
 
 
+@stands_for(_combine)
+def _(out: Array, x: Array, factor: float, y: Array) -> None:
+    out[...] = x + factor * y
+
+
+@part()
+def _move(x, velocity, momentum, factor, slope):
+    """``velocity = momentum * velocity + factor * slope``, and a step of x along it."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            velocity[i, j] = momentum * velocity[i, j] + factor * slope[i, j]
+            x[i, j] += velocity[i, j]
+
+
+@stands_for(_move)
+def _(x: Array, velocity: Array, momentum: float, factor: float, slope: Array) -> None:
+    velocity[...] = momentum * velocity + factor * slope
+    x += velocity
+
+
 @part()
 def _disturb(out, drawn, multiplicative):
     """``out + drawn``, or ``out * (1 + drawn)``; drawn is flat."""
@@ -100,6 +121,15 @@ def _subtract_targets(R, Y, labels, rows):
                 R[i, j] -= labels[row * R.shape[1] + j]
             total += R[i, j] ** 2
     return total
+
+
+@stands_for(_subtract_targets)
+def _(R: Array, Y: Array, labels: Array, rows: Integers) -> float:
+    chosen = rows if rows.size else slice(None)
+    R -= Y[chosen]
+    if labels.size:
+        R -= labels.reshape(Y.shape)[chosen]
+    return float(np.sum(R**2))
 
 
 @part()
@@ -155,7 +185,15 @@ def downhill(X, Y, beta, options):
     return G, math.isfinite(size)
 
 
-@compiled(explicit=True)
+_DECLARED = (
+    *(TABLE, TABLE, TABLE, types.Array(int64, 2, "C"), TABLE, float64, OPTIONS),
+    tuple_of(LinearState, *[TABLE] * 6, VECTOR, INTEGERS),
+    PLAN,
+    tuple_of(LinearRecord, *[CUBE] * 4, VECTOR),
+)
+
+
+@compiled(explicit=True, declared=_DECLARED)
 def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     """Take the steps of `plan`; False as soon as the loss is not finite."""
     U, V, law, beta = state.U, state.V, state.law, state.beta
@@ -226,10 +264,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
             _combine(law, law, scale * scale, gram_u)
             _combine(law, law, -scale * scale, gram_v)
         for old, velocity, moved in ((U, state.velocity_u, moved_u), (V, state.velocity_v, moved_v)):
-            for i in range(old.shape[0]):
-                for j in range(width):
-                    velocity[i, j] = plan.momentum * velocity[i, j] + scale * moved[i, j]
-                    old[i, j] += velocity[i, j]
+            _move(old, velocity, plan.momentum, scale, moved)
         if options.radius < math.inf:
             _project(state, options.radius)
         np.dot(U, V.T, product)

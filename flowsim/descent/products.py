@@ -19,6 +19,7 @@ from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
 from flowsim.solvers.compilation import INTEGERS, VECTOR, address_of, bare, compiled, part
 from flowsim.solvers.matrices.bare_arrays import call_at
+from flowsim.solvers.matrices.interpreted import stands_for
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, pointer, store
 
 _FAST = {"reassoc", "contract", "nsz"}
@@ -235,3 +236,10 @@ def move_on(new, beta, length):
     store(squares, 0, total)
     for lane in range(LANES):
         length[lane] += math.sqrt(squares[lane])
+
+
+@stands_for(move_on)
+def _(new: Array, beta: Array, length: Array) -> None:
+    lanes = length.size
+    length += np.sqrt(np.sum((new - beta).reshape(-1, lanes) ** 2, axis=0))
+    beta[:] = new

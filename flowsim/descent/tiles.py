@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
 from flowsim.solvers.compilation import bare, compiled
+from flowsim.solvers.matrices.interpreted import stands_for
 from flowsim.solvers.simd import EIGHT, constant, load, spread, store
 
 #: Runs processed together.
@@ -66,11 +67,21 @@ def copy_to(source, to):
         to[i] = source[i]
 
 
+@stands_for(copy_to)
+def _(source: Array, to: Array) -> None:
+    to[:] = source
+
+
 @bare()
 def add_multiple(x, factor, y, out):
     """``out = x + factor * y``, flat."""
     for i in range(y.size):
         out[i] = x[i] + factor * y[i]
+
+
+@stands_for(add_multiple)
+def _(x: Array, factor: float, y: Array, out: Array) -> None:
+    out[:] = x + factor * y
 
 
 def side_by_side(values: NDArray[Any], lanes: int) -> NDArray[Any]:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.descent import linear
+from flowsim.solvers.matrices import interpreted
 
 RNG = np.random.default_rng(4)
 X = RNG.standard_normal((7, 4))
@@ -155,3 +157,26 @@ def test_noise_on_labels_is_that_of_any_loss() -> None:
     np.testing.assert_allclose(runs[1], runs[0], atol=1e-12)
     calm = fs.gradient_descent(fs.LinearNetwork(5), own, 0.02, 50, alpha=0.3, batch_size=3, seed=1).beta
     assert np.abs(runs[1] - calm).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.5, "nesterov": True},
+        {"batch_size": 3, "label_noise": 0.1},
+        {"radius": 1.0},
+        {"noise": fs.GaussianNoise(0.1, multiplicative=True)},
+        {"noise": fs.GaussianNoise(0.1), "expected": True, "weight_decay": 0.1},
+    ],
+    ids=str,
+)
+def test_until_it_is_compiled_the_loop_is_interpreted_with_the_same_result(options, monkeypatch) -> None:
+    own = {name: options[name] for name in ("noise", "weight_decay") if name in options}
+    run = {name: value for name, value in options.items() if name not in own} | {"seed": 1, "alpha": 0.3}
+    right = fs.gradient_descent(fs.LinearNetwork(4, **own), PROBLEM, 0.02, 60, **run)
+    monkeypatch.setattr(linear, "call_loop", lambda loop, _, *arguments: interpreted.call(loop, *arguments))
+    plain = fs.gradient_descent(fs.LinearNetwork(4, **own), PROBLEM, 0.02, 60, **run)
+    np.testing.assert_allclose(plain.beta, right.beta, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(plain.arclength, right.arclength, rtol=1e-10)
+    assert list(linear.run_linear.overloads) == [linear.run_linear.declared]
