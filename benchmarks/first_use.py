@@ -18,6 +18,10 @@ TRIVIAL = "import numba, numpy; f = numba.njit(lambda x: x.sum()); f(numpy.ones(
 _RUN = [sys.executable, "-m", "flowsim", "run", "--no-progress"]
 _SMALL = "import flowsim as fs; p = fs.datasets.sparse_regression(20, 6, sparsity=2, seed=1); "
 _TARGETS = "import numpy as np; q = fs.Problem(p.X, p.X @ np.random.default_rng(2).standard_normal((6, 3))); "
+_LARGER = (
+    "import flowsim as fs, numpy as np; r = np.random.default_rng(0); X = r.standard_normal((100, 20)); "
+    "q = fs.Problem(X, X @ r.standard_normal((20, 5))); "
+)
 _SIGNS = "import numpy as np; q = fs.Problem(p.X, np.sign(p.y), loss='logistic'); "
 
 #: Entry points after a first `flowsim run`: commands of the command line, or code.
@@ -26,6 +30,9 @@ DOORS = {
     "flowsim limit": ["limit", "--alphas", "1e-10,1e-100"],
     "flowsim certify": ["certify", "--theorem", "jump-times"],
     "flowsim run --width 8": ["run", "--width", "8"],
+    "flowsim limit --width 8": ["limit", "--width", "8", "--alphas", "1e-10,1e-100"],
+    "flowsim compare --width 8": ["compare", "--width", "8"],
+    "flowsim certify --width 8": ["certify", "--width", "8"],
     "depth 3": _SMALL + "fs.gradient_flow(fs.DiagonalNetwork(depth=3), p, 5.0, alpha=0.01)",
     "general formula": _SMALL + "fs.gradient_flow(fs.DiagonalNetwork('tanh(u)*v'), p, 5.0, alpha=0.01)",
     "noise of u*v": _SMALL + "fs.gradient_flow(fs.DiagonalNetwork('u*v', noise=fs.GaussianNoise(.1)), p, 5.0)",
@@ -38,10 +45,16 @@ DOORS = {
     "linear network at 1e-60, logistic loss": _SMALL
     + _SIGNS
     + "fs.gradient_flow(fs.LinearNetwork(8), q, 3., alpha='1e-60', clock='accelerated')",
+    "linear network, 20 features, 5 targets, at 1e-60": _LARGER
+    + "fs.gradient_flow(fs.LinearNetwork(30), q, 3., alpha='1e-60', clock='accelerated')",
+    "certificates of a linear network": _SMALL + _TARGETS + "fs.certify(fs.LinearNetwork(8), q)",
     "logistic loss": _SMALL + _SIGNS + "fs.gradient_flow(fs.DiagonalNetwork('u*v'), q, 5.0)",
     "gradient descent": _SMALL + "fs.gradient_descent(fs.DiagonalNetwork('u*v'), p, .05, 100, alpha=.1)",
     "descent of a linear network at 1e-60": _SMALL
-    + "fs.gradient_descent(fs.LinearNetwork(8), p, .05, 100, alpha='1e-60')",
+    + "fs.gradient_descent(fs.LinearNetwork(8), p, .05, 2000, alpha='1e-60')",
+    "descent of a linear network": _SMALL + "fs.gradient_descent(fs.LinearNetwork(8), p, .05, 2000, alpha=.1)",
+    "descent, depth 3": _SMALL + "fs.gradient_descent(fs.DiagonalNetwork(depth=3), p, .05, 2000, alpha=.1)",
+    "descent, general formula": _SMALL + "fs.gradient_descent(fs.DiagonalNetwork('tanh(u)*v'), p, .01, 2000, alpha=.1)",
 }
 
 

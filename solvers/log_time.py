@@ -33,21 +33,25 @@ def integrate_in_log_time(
     """:func:`integrate` in s; times and continuous extension are those of t."""
     unit = _UNIT / float(np.abs(problem.rhs(0.0, problem.y0)).max())
 
+    jacobian, limit, check = problem.jacobian, problem.step_limit, problem.check
+
     def time(s: float) -> float:
         return min(float(unit * np.expm1(s)), t_end)
+
+    def speed(s: float) -> float:
+        """dt / ds."""
+        return time(s) + unit
 
     def piece_of(piece: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return lambda t: piece(np.log1p(np.asarray(t) / unit))
 
-    own = problem
     inner = InitialValueProblem(
-        rhs=lambda s, y: (time(s) + unit) * own.rhs(time(s), y),
-        y0=own.y0,
-        jacobian=(jacobian := own.jacobian) and (lambda s, y: (time(s) + unit) * jacobian(time(s), y)),
-        step_limit=(limit := own.step_limit)
-        and (lambda s, y, slope: limit(time(s), y, slope / (time(s) + unit)) / (time(s) + unit)),
-        check=(check := own.check) and (lambda s, y: check(time(s), y)),
-        breaks=tuple(float(np.log1p(at / unit)) for at in own.breaks),
+        rhs=lambda s, y: speed(s) * problem.rhs(time(s), y),
+        y0=problem.y0,
+        jacobian=None if jacobian is None else lambda s, y: speed(s) * jacobian(time(s), y),
+        step_limit=None if limit is None else lambda s, y, slope: limit(time(s), y, slope / speed(s)) / speed(s),
+        check=None if check is None else lambda s, y: check(time(s), y),
+        breaks=tuple(float(np.log1p(at / unit)) for at in problem.breaks),
     )
     found = integrate(
         inner,

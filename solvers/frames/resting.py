@@ -37,14 +37,13 @@ _UNSEEN, _WAITING = 4.0, -23.0
 _APART = 20.0
 #: Part of the tolerance for the mean of G in a plateau step, and its least length in ordinary steps.
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
-#: Safety factor on the length that the rate of active directions would allow.
-_CAUTION = 0.1
 #: Steps of active directions alone: stages; the least length worth taking in ordinary steps; the distance from rest,
 #: relative to the rate of waiting directions, at which they begin, and after a failed one, or after so many steps.
 _STAGES, _LONG_LEAST, NEAR_REST, _PATIENCE, _AGAIN = 11, 3.0, 0.002, 0.6, 16
-#: Error of active directions over the filtered defect at the start, as measured; the largest growth of a step after one
-#: that was reduced; condition number of columns by which directions are given.
-_MISSED, _LONGER, _WELL_CONDITIONED = 2.0, 4.0, 1e3
+#: Error of active directions over the filtered defect at the start, as measured; a factor on it under unequal damping,
+#: where they drift for long and errors of many steps add up; the largest growth of a step after one that was reduced;
+#: condition number of columns by which directions are given.
+_MISSED, _ADDED_UP, _LONGER, _WELL_CONDITIONED = 2.0, 10.0, 4.0, 1e3
 #: Number of ordinary steps that a plateau step must replace, and of those up to which they are halved; parts of a path
 #: tried for plateau steps, points of the rule for its mean, and the power that moves them to the start.
 _WORTH, _HALVED, _TRIED, _POINTS, _GRADED = 12, 1000, 12, 8, 3
@@ -143,9 +142,6 @@ class LongSteps:
         # Waiting directions may turn towards faster ones.
         fastest = max(growth, float(np.linalg.norm(G, 2)) - (self.problem.uniform or 0.0))
         h = min(left, (ceiling - max(first, outer)) / fastest)
-        if not frame.is_paired and rest > 0:
-            # The law of the imbalance under unequal damping needs steps of all directions together.
-            h = min(h, _CAUTION * _PLATEAU_SHARE * self.tol * growth / rest**2)
         if h < least:
             return None
         steps = self._relaxing(frame, G, grown, (h, least), growth)
@@ -209,7 +205,7 @@ class LongSteps:
         self.stats["njev"] += grown_part.origin is grown_part
         if h >= least:
             h = max(least, min(grown_part.settling(h, self.tol), _LONGER * self.reduced))
-        begun = h
+        begun, error_factor = h, _MISSED if frame.is_paired else _MISSED * _ADDED_UP
         columns = frame.factor * np.exp(frame.logs[:grown, None]) * (frame.rows[:grown] @ grown_part.basis)
         # Damping included: at rest they are constant.
         known = len(columns) == columns.shape[1] and np.linalg.cond(columns) < _WELL_CONDITIONED
@@ -222,7 +218,7 @@ class LongSteps:
                 self.stats["rejected"] += 1
                 h *= step_control.NEWTON_CUT
                 continue
-            ratio = _MISSED * moved.error / max(self.tol, step_control.ROUNDING_FLOOR)
+            ratio = error_factor * moved.error / max(self.tol, step_control.ROUNDING_FLOOR)
             path = HeadPath(moved, turn, None)
             if not known:
                 path, missed = self._propagated(frame, path)

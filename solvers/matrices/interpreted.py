@@ -1,8 +1,9 @@
-"""Functions of bare arrays as plain Python on NumPy's arrays.
+"""Compiled functions as plain Python on NumPy's arrays.
 
 An integrator takes seconds to compile, which a first run of a small problem does not need: it takes less than a second
-as Python (:class:`.calls.Entry` decides). It is the same source, but for products and factorisations, which are
-NumPy's: results agree to rounding. So this is also a reference for tests of compiled code.
+as Python (:class:`.calls.Entry` decides). It is the same source, but for products, factorisations and the longest
+loops over entries (:func:`stands_for`), which are NumPy's: results agree to rounding. So this is also a reference for
+tests of compiled code.
 """
 
 from __future__ import annotations

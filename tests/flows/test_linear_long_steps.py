@@ -245,3 +245,16 @@ def test_what_waits_is_carried_as_finely_as_what_has_grown_relaxes() -> None:
     times = np.linspace(0.0, 0.5, 60) * fine.t[-1]
     flow = fs.gradient_flow(net, problem, fine.t[-1], alpha="1e-40", start=start, rtol=1e-9)
     assert np.abs(flow.at(times).beta - fine.at(times).beta).max() <= 3e-9
+
+
+def test_plateaus_under_noise_where_the_imbalance_drifts_take_long_steps() -> None:
+    rng = np.random.default_rng(10)
+    rng.integers(0, 9, 4)
+    X, Y = rng.standard_normal((6, 5)), rng.standard_normal((6, 3))
+    net, times = fs.LinearNetwork(2, noise=fs.GaussianNoise(0.005)), np.linspace(0.03, 3.0, 50)
+    flow = fs.gradient_flow(net, fs.Problem(X, Y), 3.0, alpha="1e-1000", clock="accelerated")
+    close = fs.gradient_flow(net, fs.Problem(X, Y), 3.0, alpha="1e-1000", clock="accelerated", rtol=1e-8)
+    assert flow.stats["steps"] < 200  # several times as many if steps are those of growth
+    beta, right = (each.at(times, "accelerated").beta for each in (flow, close))
+    assert np.linalg.matrix_rank(right[-1]) == 2
+    np.testing.assert_allclose(beta, right, atol=2e-6 * np.abs(right).max())
