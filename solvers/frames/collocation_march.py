@@ -325,7 +325,7 @@ def _records(frame: Pairs, nodes: int, most: int) -> tuple[Array, Array, Array, 
 @cache
 def compile_in_advance() -> None:
     """Start to compile what a first run interprets, or else compiles itself meanwhile, from the other end."""
-    names = ["collocation_march:march_steps", "pair_exponential:_exponential", "iteration:fixed_point"]
+    names = ["pair_exponential:_exponential", "collocation_march:march_steps", "iteration:fixed_point"]
     names += "collocation:propagation", "graded:rows_added", "collocation:propagated", "iteration:solve_stages"
     names += "relaxation:factored", "pairs:advanced", "pairs:_carry"
     compile_ahead(names, room=__name__.rpartition(".")[0])

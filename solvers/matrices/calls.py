@@ -23,7 +23,7 @@ from flowsim.solvers.precompile import compile_ahead
 #: Entries of scratch memory at first.
 _FIRST = 1 << 14
 #: Entries of the arguments up to which a function that is not compiled yet is interpreted.
-_SMALL = 12_000
+_SMALL = 50_000
 #: Operations on numbers up to which a loop that is not compiled yet is.
 _FEW_OPERATIONS = 4e6
 

@@ -148,7 +148,7 @@ def test_small_calls_are_interpreted_until_code_is_there_or_the_time_is_spent(mo
     monkeypatch.setattr(calls.ALLOWANCE, "seconds", 0.0)
     assert not fresh.is_interpreted(0, small)
     monkeypatch.setattr(calls.ALLOWANCE, "seconds", 1.0)
-    assert fresh.is_interpreted(0, small) and not fresh.is_interpreted(0, np.zeros(20_000))
+    assert fresh.is_interpreted(0, small) and not fresh.is_interpreted(0, np.zeros(60_000))
     assert not Entry(bare()(counted.py_func)).is_interpreted(0, small)
     assert fresh(0, small) == 3 and not fresh.compiled.overloads
     assert calls.ALLOWANCE.seconds < 1.0
