@@ -63,6 +63,7 @@ def seconds(command: list[str], cache: Path, folder: Path) -> tuple[float, float
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = os.environ | {"FLOWSIM_CACHE_DIR": str(cache), "XDG_CACHE_HOME": str(cache), "MPLBACKEND": "Agg"}
     environment |= {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    del environment["FLOWSIM_INTERPRET"]
     subprocess.run(command, check=True, capture_output=True, env=environment, cwd=folder)
     passed, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     return passed, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
