@@ -95,7 +95,7 @@ def loss_slopes(loss, f, y, weight, slope):
     return total
 
 
-#: Decorator of the functions that :func:`products` calls; with vectors written out.
+#: Decorator of the functions that :func:`products` calls by their address.
 _kind = partial(compiled, once=True, no_cpython_wrapper=True)
 
 
