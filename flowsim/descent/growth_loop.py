@@ -344,6 +344,6 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
         if k % _LOOK_EVERY == 0:
             _normalise_all(state, parts.coefficient)
         _predict(c, state.scale, point)
-        move_on(point, beta, length)
+        move_on(point, beta, length, square)
     _keep(record, state, plan, plan.last)
     return True

@@ -206,7 +206,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     chosen = np.empty((count, X.shape[1])) if rows.shape[0] else X
     G, product = np.empty((D, m)), np.empty((D, m))
     gram_u, gram_v = np.empty((width, width)), np.empty((width, width))
-    batch, shaken = np.empty(0, np.int64), np.empty(0)
+    batch, shaken, square = np.empty(0, np.int64), np.empty(0), np.empty(1)
     for k in range(plan.first, plan.last + 1):
         slot = slot_of(plan, k)
         if slot >= 0 and record.length[slot] < 0.0:
@@ -268,5 +268,5 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         if options.radius < math.inf:
             _project(state, options.radius)
         np.dot(U, V.T, product)
-        move_on(product.ravel(), beta.ravel(), state.length)
+        move_on(product.ravel(), beta.ravel(), state.length, square)
     return True

@@ -217,29 +217,32 @@ def products(data, target, rows, beta, scale, residual, out, square):
     call_at(data.products, (data, target, rows, beta, scale, residual, out, square))
 
 
-@part(fastmath=_FAST)
-def move_on(new, beta, length):
-    """Add ``||new - beta||`` of every lane to its length, and set beta to new."""
+@bare(fastmath=_FAST)
+def move_on(new, beta, length, square):
+    """Add ``||new - beta||`` of every lane to its length, and set beta to new; `square` receives ``||new - beta||^2``.
+
+    All but beta and new have an entry for each lane.
+    """
     if length.size == 1:
-        square = 0.0
+        square[0] = 0.0
         for i in range(beta.size):
-            square += (new[i] - beta[i]) ** 2
+            square[0] += (new[i] - beta[i]) ** 2
             beta[i] = new[i]
-        length[0] += math.sqrt(square)
+        length[0] += math.sqrt(square[0])
         return
-    squares, total = np.empty(LANES), constant(0.0)
+    total = constant(0.0)
     for first in range(0, beta.size, LANES):
         moved = load(new, first)
         step = moved - load(beta, first)
         total = step * step + total
         store(beta, first, moved)
-    store(squares, 0, total)
+    store(square, 0, total)
     for lane in range(LANES):
-        length[lane] += math.sqrt(squares[lane])
+        length[lane] += math.sqrt(square[lane])
 
 
 @stands_for(move_on)
-def _(new: Array, beta: Array, length: Array) -> None:
-    lanes = length.size
-    length += np.sqrt(np.sum((new - beta).reshape(-1, lanes) ** 2, axis=0))
+def _(new: Array, beta: Array, length: Array, square: Array) -> None:
+    square[:] = np.sum((new - beta).reshape(-1, length.size) ** 2, axis=0)
+    length += np.sqrt(square)
     beta[:] = new

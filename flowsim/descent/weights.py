@@ -15,7 +15,15 @@ from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
-from flowsim.descent.weights_loop import Companion, Formula, WeightOptions, WeightRecord, WeightState, run_weights
+from flowsim.descent.weights_loop import (
+    Companion,
+    Formula,
+    WeightMemory,
+    WeightOptions,
+    WeightRecord,
+    WeightState,
+    run_weights,
+)
 from flowsim.network import DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
 from flowsim.symbolic.kernels import Kernels, kernels
@@ -86,7 +94,6 @@ class WeightMachine:
                 "can follow them."
             )
         self.target = side_by_side(problem.y, self.lanes)
-        self.scale = steps / (settings.batch_size or problem.n)
         self.is_product = all(
             formula.product_of is not None and len(formula.product_of) == len(net.weights) for formula in net.distinct
         )
@@ -95,6 +102,7 @@ class WeightMachine:
         kind = np.repeat(net.kinds(problem.d), self.lanes)
         variances = problem.feature_variances if std.any() else np.zeros(problem.d)
         self.options = WeightOptions(
+            steps / (settings.batch_size or problem.n),
             kind,
             std,
             np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
@@ -111,6 +119,7 @@ class WeightMachine:
             )
         beta = aligned(np.empty(w.shape[1]))
         self.kernels.value(w, kind, beta)
+        self.memory = WeightMemory.of(w, self.target, self.lanes)
         self.companion = _companion(w, self.lanes, problem.coefficient_size)
         pairs = len(net.weights) - 1 if has_law else 0
         self.state = WeightState(
@@ -136,7 +145,7 @@ class WeightMachine:
     def set_step(self, size: float) -> None:
         """Set the size of the next steps."""
         factor = size / self.steps[0]
-        self.scale = self.scale * factor
+        self.options.scale[:] *= factor
         self.options.penalty[:] *= factor
         self.options.shrink[:] *= factor
         self.steps = np.full_like(self.steps, size)
@@ -167,12 +176,12 @@ class WeightMachine:
                 self.located,
                 self.target,
                 (labels, rows, noise, kicks),
-                self.scale,
                 self.options,
                 self.state,
                 self.companion,
                 plan,
                 self.record,
+                self.memory,
             )
         )
 

@@ -13,9 +13,9 @@ import numpy as np
 from flowsim.arrays import Array, Integers
 from flowsim.descent.growth_loop import any_running, slot_of
 from flowsim.descent.products import move_on, products
-from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
-from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, address_of, compiled, part
-from flowsim.solvers.simd import EIGHT, caller
+from flowsim.descent.tiles import ROWS, add_multiple, aligned, copy_to, is_any
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, address_of, bare, compiled
+from flowsim.solvers.simd import EIGHT, caller, pointer
 from flowsim.symbolic.kernels import Kernels
 
 _KINDS = {
@@ -44,8 +44,10 @@ class Formula(NamedTuple):
 
 
 class WeightOptions(NamedTuple):
-    """Constants of a run; N = d * lanes. `penalty` (N,) is h sigma_i^2; `radius` is inf without projection."""
+    """Constants of a run; N = d * lanes. `scale` (lanes,) are steps over the number of rows, `penalty` (N,) is
+    h sigma_i^2; `radius` is inf without projection."""
 
+    scale: Array
     kind: Integers
     std: Array
     penalty: Array
@@ -92,12 +94,46 @@ class WeightRecord(NamedTuple):
     length: Array
 
 
+class WeightMemory(NamedTuple):
+    """Memory of the loop: predicted beta and the force on it, padded with zeros to whole vectors or tiles; slopes and
+    shifted weights (k, N); residuals and noisy targets; a square of each lane; and what stands for no rows, no noise.
+    """
+
+    predicted: Array
+    force: Array
+    slope: Array
+    point: Array
+    residual: Array
+    noisy: Array
+    square: Array
+    no_rows: Integers
+    no_noise: Array
+
+    @classmethod
+    def of(cls, w: Array, target: Array, lanes: int) -> WeightMemory:
+        count, size = w.shape
+        whole = EIGHT if lanes == 1 else ROWS * lanes
+        predicted, force = (aligned(np.zeros(size), -(-size // whole) * whole) for _ in range(2))
+        slope, point = np.empty((2, count, size))
+        residual, noisy = (aligned(np.zeros(target.size)) for _ in range(2))
+        nothing = np.empty(0, np.int64), np.empty((count, 0))
+        return cls(predicted, force, slope, point, residual, noisy, np.empty(lanes), *nothing)
+
+
 #: Difference of coefficients, relative to the largest, from which on they are lost to rounding.
 _PARTED = 1e-6
 _ULP = 2.0**-52
 
 
-@part()
+@bare()
+def _keep(x, record, slot):
+    """``record[slot] = x``."""
+    entries, kept = pointer(x, 0), pointer(record, slot * x.size)
+    for i in range(x.size):
+        kept[i] = entries[i]
+
+
+@bare()
 def _shrink(w, v, factor, lane, lanes):
     for a in range(w.shape[0]):
         for i in range(lane, w.shape[1], lanes):
@@ -106,7 +142,7 @@ def _shrink(w, v, factor, lane, lanes):
             w[a, i] = inside
 
 
-@part()
+@bare()
 def _project(w, v, companion, radius, lanes):
     for lane in range(lanes):
         square = 0.0
@@ -119,7 +155,7 @@ def _project(w, v, companion, radius, lanes):
                 _shrink(companion.w, companion.v, radius / math.sqrt(square), lane, lanes)
 
 
-@part()
+@bare()
 def _imbalance_law(w, a, factor):
     # w_1^2 - w_l^2 is multiplied by 1 - (h g prod of the other weights)^2.
     for pair in range(factor.shape[0]):
@@ -131,7 +167,7 @@ def _imbalance_law(w, a, factor):
             factor[pair, i] *= 1.0 - turn * turn
 
 
-@part()
+@bare()
 def _place(w, v, xi, options, plan, point):
     # The point at which the gradient is evaluated.
     for m in range(w.shape[0]):
@@ -142,7 +178,7 @@ def _place(w, v, xi, options, plan, point):
             point[m, i] = x
 
 
-@part()
+@bare()
 def _descend(formula, here, a, xi, options, slope):
     # The descent direction: a is the force on beta.
     count, size = slope.shape
@@ -158,7 +194,7 @@ def _descend(formula, here, a, xi, options, slope):
                     slope[m, i] *= 1.0 + xi[m, i]
 
 
-@part()
+@bare()
 def _move(w, v, kick, options, plan, slope):
     # One step of w.
     count, size = w.shape
@@ -177,7 +213,7 @@ def _move(w, v, kick, options, plan, slope):
             w[m, i] += move
 
 
-@part()
+@bare()
 def _compare(beta, other, companion, k):
     # Perturb the companion by at most a unit in the last place; record lanes whose coefficients differ.
     lanes = companion.parted.size
@@ -194,43 +230,30 @@ def _compare(beta, other, companion, k):
             companion.w[m, i] *= 1.0 + sign * _ULP * companion.nudge[m, i]
 
 
-@compiled(once=True)
-def run_weights(formula, data, target, draws, scale, options, state, companion, plan, record):
+@compiled(once=True, counted=False)
+def run_weights(formula, data, target, draws, options, state, companion, plan, record, memory):
+    """Take the steps of `plan`; returns False as soon as no lane has a finite loss."""
     labels, rows, noise, kicks = draws
-    w, v, beta = state.w, state.v, state.beta
-    kind = options.kind
-    count, size = w.shape
-    lanes = scale.size
-    whole = EIGHT if lanes == 1 else ROWS * lanes
-    tiles, padded_beta = aligned_buffer(-(-size // whole) * whole), aligned_buffer(-(-size // whole) * whole)
-    a, predicted = tiles[:size], padded_beta[:size]
-    for i in range(size, padded_beta.size):
-        padded_beta[i] = 0.0
-    slope = np.empty((count, size))
-    point = np.empty((count, size))
-    residual = aligned_buffer(target.size)
-    square = np.empty(lanes)
-    noisy = np.zeros(target.size)
-    every_row = np.empty(0, np.int64)
-    nothing = np.empty((count, 0))
+    w, v, beta, kind = state.w, state.v, state.beta, options.kind
+    a, predicted, slope, point = memory.force[: beta.size], memory.predicted[: beta.size], memory.slope, memory.point
     moves = plan.nesterov or noise.shape[0] > 0
     has_companion = companion.w.shape[1] > 0
     for k in range(plan.first, plan.last + 1):
         slot = slot_of(plan, k)
         if slot >= 0 and record.length[slot, 0] < 0.0:
-            copy_to(beta, record.beta[slot])
-            copy_to(w.ravel(), record.w[slot].ravel())
-            copy_to(state.factor.ravel(), record.factor[slot].ravel())
-            copy_to(state.length, record.length[slot])
+            _keep(beta, record.beta, slot)
+            _keep(w, record.w, slot)
+            _keep(state.factor, record.factor, slot)
+            _keep(state.length, record.length, slot)
         if k == plan.last:
             break
         aim = target
         if labels.shape[0]:
-            add_multiple(target, 1.0, labels[k - plan.first], noisy)
-            aim = noisy
-        batch = rows[k - plan.first] if rows.shape[0] else every_row
-        xi = noise[k - plan.first] if noise.shape[0] else nothing
-        kick = kicks[k - plan.first] if kicks.shape[0] else nothing
+            add_multiple(target, 1.0, labels[k - plan.first], memory.noisy)
+            aim = memory.noisy
+        batch = rows[k - plan.first] if rows.shape[0] else memory.no_rows
+        xi = noise[k - plan.first] if noise.shape[0] else memory.no_noise
+        kick = kicks[k - plan.first] if kicks.shape[0] else memory.no_noise
         here = w
         if moves:
             _place(w, v, xi, options, plan, point)
@@ -241,8 +264,8 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
             call_value(formula.value, (here, kind, predicted))
         else:
             copy_to(beta, predicted)
-        products(data, aim, batch, padded_beta, scale, residual, tiles, square)
-        if not any_running(square, state.stopped, k):
+        products(data, aim, batch, memory.predicted, options.scale, memory.residual, memory.force, memory.square)
+        if not any_running(memory.square, state.stopped, k):
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)
@@ -256,11 +279,11 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
             _descend(formula, other, a, xi, options, slope)
             _move(companion.w, companion.v, kick, options, plan, slope)
         if options.radius < math.inf:
-            _project(w, v, companion, options.radius, lanes)
+            _project(w, v, companion, options.radius, state.length.size)
         if has_companion:
             call_value(formula.value, (companion.w, kind, a))
         call_value(formula.value, (w, kind, predicted))
         if has_companion:
             _compare(predicted, a, companion, k + 1)
-        move_on(predicted, beta, state.length)
+        move_on(predicted, beta, state.length, memory.square)
     return True

@@ -48,19 +48,26 @@ _uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") 
 
 
 def compiled(
-    signature: Any = None, *, once: bool = False, explicit: bool = False, declared: Any = None, **options: Any
+    signature: Any = None,
+    *,
+    once: bool = False,
+    explicit: bool = False,
+    counted: bool = True,
+    declared: Any = None,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function when it is first called, or at once for a signature, and keep the result on disk.
 
     Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
     otherwise. Only a function with a signature can be called by its address. With `once`, LLVM goes over it once and
     does not unroll loops; with `explicit`, moreover, vectors are written out (see :mod:`flowsim.solvers.simd`) and it
-    does not vectorise them. `declared` are its argument types, for
+    does not vectorise them. Only a function that is `counted` may allocate arrays: it counts references. `declared` are its argument types, for
     :mod:`flowsim.solvers.precompile`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         pipeline = _pipelines.explicit if explicit else _pipelines.once if once else _pipelines.whole
+        pipeline = pipeline | ({} if counted else _uncounted)
         dispatcher = _dispatcher(function, function, pipeline | {"no_cfunc_wrapper": signature is None} | options)
         dispatcher.declared = declared
         if signature is not None:
