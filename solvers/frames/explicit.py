@@ -180,7 +180,7 @@ def _largest_singular_value(G, R, p):
     return math.sqrt(math.sqrt(math.sqrt(total)))
 
 
-@compiled()
+@compiled(once=True, counted=False)
 def _integrate(how, equation, t_end, h, limits, times, states, space):
     """Fill `times` and rows of `states`; returns steps taken, the next length, evaluations and rejections."""
     (R, p), size = equation[0].signal.shape, states.shape[1]
@@ -231,7 +231,7 @@ def _integrate(how, equation, t_end, h, limits, times, states, space):
     return count, h, evaluations, rejected
 
 
-@compiled()
+@compiled(once=True, counted=False)
 def _read(how, equation, h, positions, Z, space, out):
     """Fill rows of `out` with states at positions of the step from Z, by the dense output."""
     (R, p), count, size, degree = equation[0].signal.shape, len(how.a), len(Z), len(how.dense) + 3
