@@ -61,8 +61,8 @@ def compiled(
     Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
     otherwise. Only a function with a signature can be called by its address. With `once`, LLVM goes over it once and
     does not unroll loops; with `explicit`, moreover, vectors are written out (see :mod:`flowsim.solvers.simd`) and it
-    does not vectorise them. Only a function that is `counted` may allocate arrays: it counts references. `declared` are its argument types, for
-    :mod:`flowsim.solvers.precompile`.
+    does not vectorise them. A function that is not `counted` counts no references, and allocates no arrays. `declared`
+    are its argument types, for :mod:`flowsim.solvers.precompile`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
