@@ -16,6 +16,7 @@ from flowsim.flows import gradient_flow
 from flowsim.hints import hinting
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork
+from flowsim.plain_numbers import count
 from flowsim.problem import Regression
 from flowsim.problem.scaling import centred, standardised
 from flowsim.results import Trajectory
@@ -35,6 +36,9 @@ class _Linear(RegressorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to X (n, d) and y (n,)."""
+        for name, given in (("X", X), ("y", y)):
+            if np.ma.is_masked(given):  # scikit-learn takes the numbers under the mask
+                raise ValueError(f"`{name}` must not have masked entries: drop such rows, or fill them.")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         y = np.asarray(y, dtype=float)
         varies = _varies(X)
@@ -47,7 +51,13 @@ class _Linear(RegressorMixin, BaseEstimator):
         target, target_mean = centred(y)
         size = float(np.abs(target).max())
         beta = self._coefficients(features, target / size)
-        self.coef_[varies] = size * beta / scale
+        with np.errstate(over="ignore"):
+            self.coef_[varies] = size * beta / scale
+        if not np.isfinite(self.coef_).all():
+            raise ValueError(
+                f"coefficients in the units of the data are beyond the range of floats: columns of `X` vary "
+                f"by as little as {scale.min():.3g}. Scale them."
+            )
         self.intercept_ = float(target_mean - mean @ self.coef_[varies])
         return self
 
@@ -134,13 +144,12 @@ class FlowRegressor(_Linear):
     def _coefficients(self, X: Array, y: Array) -> Array:
         whole = Regression(X, y)
         t_end = self._best_time(X, y) if self.early_stopping else self.t_end
-        if t_end == 0:
-            self.t_ = 0.0
-            return np.zeros(X.shape[1])
-        self.trajectory_ = self._flow(whole, t_end)
-        self.t_ = float(self.trajectory_.t[-1])
+        stays = t_end == 0  # at the start
+        self.trajectory_ = self._flow(whole, self.t_end or None if stays else t_end)
+        last = 0 if stays else -1
+        self.t_ = float(self.trajectory_.t[last])
         self.n_iter_ = int(self.trajectory_.stats.get("steps", 0))
-        return self.trajectory_.beta[-1]
+        return self.trajectory_.beta[last]
 
     def _flow(self, problem: Regression, t_end: float | None) -> Trajectory:
         return gradient_flow(self._network(), problem, t_end, alpha=self.alpha, rtol=self.rtol)
@@ -195,8 +204,8 @@ class SaddleRegressor(_Linear):
         self.random_state = random_state
 
     def _coefficients(self, X: Array, y: Array) -> Array:
-        if self.n_jumps is not None and self.n_jumps < 0:
-            raise ValueError(f"`n_jumps` must be >= 0; received {self.n_jumps}.")
+        if self.n_jumps is not None:
+            count("n_jumps", self.n_jumps, 0)
         self.path_: SaddlePath = saddle_to_saddle(self._network(), Regression(X, y))
         last = len(self.path_.jump_times)
         if self.early_stopping:

@@ -50,8 +50,9 @@ def test_the_saddle_regressor_takes_features_one_by_one_and_may_stop() -> None:
         fitted = fs.SaddleRegressor(n_jumps=jumps).fit(X, y)
         assert np.count_nonzero(fitted.coef_) == jumps and fitted.n_iter_ == jumps
     assert list(fitted.feature_names_in_) == list(X.columns)
-    with pytest.raises(ValueError, match="`n_jumps` must be >= 0"):
-        fs.SaddleRegressor(n_jumps=-1).fit(X, y)
+    for wrong in (-1, 1.5, "2", True):
+        with pytest.raises(ValueError, match="`n_jumps` must be an integer >= 0"):
+            fs.SaddleRegressor(n_jumps=wrong).fit(X, y)
 
 
 def test_early_stopping_keeps_the_noise_out() -> None:
@@ -84,3 +85,28 @@ def test_they_work_in_pipelines_and_searches() -> None:
     )
     search.fit(frame, load_diabetes().target)
     assert search.best_score_ > 0.4
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_at_time_zero_the_coefficients_are_those_of_the_start(early_stopping: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = StandardScaler().fit_transform(rng.standard_normal((30, 2)))
+    y = X.sum(axis=1) if early_stopping else X[:, 0]
+    y = y / np.abs(y - y.mean()).max()
+    # Depth 3 from alpha: every coefficient is alpha^3. That of the truth: held-out rows choose the start.
+    alpha = float(np.linalg.lstsq(X, y)[0][1]) ** (1 / 3) if early_stopping else 0.5
+    fitted = fs.FlowRegressor(depth=3, alpha=alpha, t_end=1.0 if early_stopping else 0, early_stopping=early_stopping)
+    fitted.random_state = 0
+    np.testing.assert_allclose(fitted.fit(X, y).coef_, alpha**3, rtol=1e-9)
+    if not early_stopping:
+        assert fitted.t_ == 0.0
+
+
+def test_masked_entries_and_coefficients_beyond_floats_are_refused() -> None:
+    X = np.random.default_rng(0).standard_normal((9, 2))
+    y = X[:, 0]
+    for given in ((np.ma.masked_greater(X, 1.0), y), (X, np.ma.masked_greater(y, 0.5))):
+        with pytest.raises(ValueError, match="must not have masked entries"):
+            fs.FlowRegressor().fit(*given)
+    with pytest.raises(ValueError, match="beyond the range of floats"):
+        fs.SaddleRegressor().fit(1e-310 * X, y)
