@@ -156,7 +156,7 @@ def rank_minimisers(setting: Setting) -> Evidence:
     plain_network(setting)
     path, problem = setting.once(_path), setting.problem
     kept, betas = _plateaus(setting)
-    shape = (problem.d, *problem.y.shape[1:])
+    shape = problem.beta_shape
     scale = float(np.linalg.norm(problem.gradient(np.zeros(shape))))
     largest = float(np.abs(path.singular_values).max())
     errors = []

@@ -131,7 +131,7 @@ class Setting:
     @cached_property
     def correlation(self) -> Array:
         """``c = -grad L(0)``, for squares ``X^T y / n``."""
-        return -self.problem.gradient(np.zeros((self.problem.d, *self.problem.y.shape[1:])))
+        return -self.problem.gradient(np.zeros(self.problem.beta_shape))
 
     @cached_property
     def least_squares(self) -> Array:
@@ -168,7 +168,7 @@ class Setting:
         """The largest eigenvalue of the Hessian of L in beta, at 0 and at the minimiser."""
         if isinstance(self.problem, Regression):
             return float(np.linalg.norm(self.X, 2) ** 2 / self.problem.n)
-        points = [np.zeros((self.problem.d, *self.problem.y.shape[1:]))]
+        points = [np.zeros(self.problem.beta_shape)]
         if self.problem.y.ndim == 1:
             with contextlib.suppress(NotMetError, UnresolvedError):
                 points.append(self.least_squares)

@@ -19,8 +19,9 @@ from flowsim.growth.couplings import ReducedData
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network.compression import lifted
 from flowsim.network.decay import jumps
+from flowsim.network.linear_algebra import require_range
 from flowsim.network.linear_start import LinearCase
-from flowsim.problem import Problem, Regression, matrix_targets
+from flowsim.problem import matrix_targets
 from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import Trajectory
 from flowsim.solvers import InitialValueProblem
@@ -39,8 +40,6 @@ FINEST, HARMLESS, _BESIDE = 1e-13, 5.0, -18.0
 _PRODUCTS = 8.0
 #: SciPy's methods: a run fails once the imbalance is off by this part of its value at 0.
 _IMBALANCE_LIMIT = 0.1
-#: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, overflow.
-_LARGEST_EXPONENT = 490
 #: Rows of a linear system up to which one BLAS thread is faster than several.
 _SMALL_SYSTEM = 2000
 
@@ -77,7 +76,7 @@ class FrameCoordinates(Coordinates):
 
     def __init__(self, case: LinearCase, *, native: bool = True, data: ReducedData | None = None) -> None:
         self.problem, self.scale, self.native = case.problem, case.scale, native
-        _check_range(case.problem)
+        require_range(case.problem)
         self.growth = LinearGrowth.of(case, data)
         if not native and self.growth.start.scale < _SMALLEST_PLAIN_LOG:
             raise IntegrationError(
@@ -226,17 +225,6 @@ class FrameCoordinates(Coordinates):
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         largest = float(np.abs(self.ivp.y0).max())
         return rtol * self.visible_part, np.full(len(self.ivp.y0), atol * min(1.0, largest, math.exp(-self.excess / 2)))
-
-
-def _check_range(problem: Problem) -> None:
-    """Require that squares of gradients and coefficients are floats; two symmetries bring any other data there."""
-    p, q = problem.binary_exponents if isinstance(problem, Regression) else (None, None)
-    if p is not None and q is not None and max(abs(q + p), abs(q - p)) > _LARGEST_EXPONENT:
-        raise IntegrationError(
-            f"X of 2^{p} and y of 2^{q} put squares of gradients or coefficients of a LinearNetwork out of the range "
-            f"of floats; divide X by 2^{p}, y by 2^{q} and `alpha` by 2^{(q - p) / 2:g} for the same flow: beta is "
-            f"divided by 2^{q - p} and time multiplied by 2^{p + q}."
-        )
 
 
 class _PlainStates(FrameStates):

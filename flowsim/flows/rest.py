@@ -43,7 +43,7 @@ def flow_to_rest(
             f"`t_end` must be given: the loss {problem.loss_function.name!r} has no minimum on these data, along some "
             "direction it decreases without end, and the flow never comes to rest."
         )
-    zero = np.zeros((problem.d, *problem.y.shape[1:]))
+    zero = np.zeros(problem.beta_shape)
     steepest = float(np.abs(problem.gradient(zero)).max())
     last, known = _last_jump(net, problem)
     rate = acceleration(net, scale) if clock == "time" else 1.0

@@ -237,6 +237,8 @@ def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False
 def _measured(net: LinearNetwork, problem: MatrixSensing, decay: Decay) -> ReducedData:
     rows, columns = problem.measurement_curvatures(*noise_variances(net))
     model = problem.curvature_model
+    if not model.any():
+        raise ValueError("`problem` must have A != 0: with A = 0 no weight moves.")
     return ReducedData(
         Measured(problem, np.maximum(model, 1e-3 * model.max()), np.ones(problem.n_targets)),
         None,

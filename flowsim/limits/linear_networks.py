@@ -16,7 +16,7 @@ from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.linear_process import TIE, BlockProcess, RankPlateau
 from flowsim.limits.linear_starts import check_overlap, pretrained_process, vanishing_start
 from flowsim.network import GivenWeights, LinearNetwork
-from flowsim.network.linear_algebra import LinearData
+from flowsim.network.linear_algebra import LinearData, require_range
 from flowsim.problem import MatrixSensing, Problem, Regression, matrix_targets, require_squares
 
 #: Relative difference below which singular values are equal.
@@ -37,6 +37,7 @@ def linear_saddle_to_saddle(
     r"""The limit process of gradient flow on ``U V^T`` from vanishing initialisation; see :func:`saddle_to_saddle`."""
     began = time.perf_counter()
     problem = matrix_targets(problem)  # beta is a matrix, of one column for one target
+    require_range(problem, tiny=isinstance(problem, Regression))
     data, blocks, whole = _reduced(net, problem)
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)
     if pretrained is not None:

@@ -20,12 +20,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.problem import Problem, require_squares
+from flowsim.errors import IntegrationError
+from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.problem.entries import dense
 from flowsim.problem.kept import kept
+from flowsim.problem.losses import SQUARED
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
+
+#: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, overflow.
+_LARGEST_EXPONENT = 490
 
 
 def noise_variances(net: LinearNetwork) -> tuple[float, float]:
@@ -43,6 +48,28 @@ def noise_variances(net: LinearNetwork) -> tuple[float, float]:
         )
     eta_u, eta_v = net.noise.stds(("U", "V"))
     return float(eta_u**2), float(eta_v**2)
+
+
+def require_range(problem: Problem, *, tiny: bool = False) -> None:
+    """Require that squares of gradients and coefficients are floats; two symmetries bring any other data there.
+
+    `tiny`: squares that vanish are no obstacle, those of curvatures apart.
+    Raises IntegrationError, which states the powers of two.
+    """
+    p, q = problem.binary_exponents
+    if p is None or q is None:
+        return
+    q = q if problem.loss_function is SQUARED else 0  # else predictions are of order one
+    sizes = (q + p, q - p)
+    if max(*sizes, abs(p)) > _LARGEST_EXPONENT or (not tiny and min(sizes) < -_LARGEST_EXPONENT):
+        X = "A" if isinstance(problem, MatrixSensing) else "X"
+        data = [(name, exponent) for name, exponent in ((X, p), ("y", q)) if exponent]
+        raise IntegrationError(
+            f"{' and '.join(f'{name} of 2^{exponent}' for name, exponent in data)} put squares of gradients or "
+            "coefficients of a LinearNetwork out of the range of floats; divide "
+            f"{', '.join(f'{name} by 2^{exponent}' for name, exponent in data)} and `alpha` by 2^{(q - p) / 2:g} for "
+            f"the same flow: beta is divided by 2^{q - p} and time multiplied by 2^{p + q}."
+        )
 
 
 def singular_parts(X: Array) -> tuple[Array, Array, Array]:

@@ -51,13 +51,13 @@ class InUnits:
     def unscale(self: Any, beta: ArrayLike) -> Array:
         """Coefficients (..., d), or (..., d, m), in the units the table had before :meth:`standardise`."""
         beta = reals("beta", beta)
-        self._check_beta(beta, (self.d, *self.y.shape[1:]))
+        self._check_beta(beta, self.beta_shape)
         return beta if self.scaling is None else self.scaling.coefficients(beta, -self.y.ndim)
 
     def intercept(self: Any, beta: ArrayLike) -> Array:
         """The intercept of ``unscale(beta)``: a table is predicted by ``table @ unscale(beta) + intercept(beta)``."""
         beta = reals("beta", beta)
-        self._check_beta(beta, (self.d, *self.y.shape[1:]))
+        self._check_beta(beta, self.beta_shape)
         if self.scaling is None:
             return np.zeros(beta.shape[: -self.y.ndim] + self.y.shape[1:])
         return self.scaling.intercept(beta, -self.y.ndim)

@@ -3,7 +3,7 @@ r"""Linear measurements of a matrix: sensing and completion, for networks ``beta
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.card import bars, card
-from flowsim.plain_numbers import reals
+from flowsim.plain_numbers import count, reals
 from flowsim.problem.checks import as_float, check_target
 from flowsim.problem.losses import SQUARED
-from flowsim.problem.problems import Problem
+from flowsim.problem.problems import Problem, binary_exponent
 
 
 class MatrixSensing(Problem):
@@ -57,9 +57,19 @@ class MatrixSensing(Problem):
         self.sample_weight = None
 
     @property
+    def beta_shape(self) -> tuple[int, ...]:
+        """(D, m)."""
+        return (self.d, self._m)
+
+    @property
     def n_targets(self) -> int:
         """m, the number of columns of beta."""
         return self._m
+
+    @property
+    def binary_exponents(self) -> tuple[int | None, int | None]:
+        """Binary exponents of the largest entries of all A_k and of y; None for zeros."""
+        return binary_exponent(self.A), binary_exponent(self.y)
 
     @property
     def is_dense(self) -> bool:
@@ -111,7 +121,7 @@ class MatrixSensing(Problem):
         return MatrixSensing(self.A, y)
 
     def _repr_html_(self) -> str:
-        zero = np.zeros((self.d, self._m))
+        zero = np.zeros(self.beta_shape)
         facts = {"measurements": self.n, "matrix": f"{self.d} x {self._m}", "loss at 0": float(self.loss(zero))}
         steepest = np.abs(self.gradient(zero)).max(axis=1)
         return card(type(self).__name__, facts, bars(steepest, "gradient by row"), "|gradient at 0|, largest first")
@@ -121,7 +131,7 @@ class MatrixSensing(Problem):
 
     def _checked(self, beta: ArrayLike) -> Array:
         beta = reals("beta", beta)
-        self._check_beta(beta, (self.d, self.n_targets))
+        self._check_beta(beta, self.beta_shape)
         return beta
 
 
@@ -147,18 +157,22 @@ class MatrixCompletion(MatrixSensing):
     """
 
     def __init__(self, entries: Iterable[Any], shape: tuple[int, int]) -> None:
-        table = np.array([tuple(entry) for entry in entries], dtype=float)
+        try:
+            table = as_float("entries", [tuple(entry) for entry in entries])
+        except TypeError:  # of what is no sequence
+            table = np.zeros(0)
         if table.ndim != 2 or table.shape[1:] != (3,):
             raise ValueError("`entries` must hold triples (i, j, value).")
-        if len(shape) != 2 or min(shape) < 1:
-            raise ValueError(f"`shape` must be (D, m), both >= 1; received {shape}.")
-        rows, columns = table[:, 0].astype(int), table[:, 1].astype(int)
-        if not np.isfinite(table).all() or (rows != table[:, 0]).any() or (columns != table[:, 1]).any():
-            raise ValueError("`entries` must hold whole numbers i, j and finite values.")
-        if (rows < 0).any() or (columns < 0).any() or (rows >= shape[0]).any() or (columns >= shape[1]).any():
-            raise ValueError(f"`entries` must lie inside a matrix of shape {tuple(shape)}.")
-        self.rows, self.columns = rows, columns
-        self._declare((len(table), *shape), table[:, 2])
+        if not isinstance(shape, Sequence) or len(shape) != 2:
+            raise ValueError(f"`shape` must be (D, m), both >= 1; received {shape!r}.")
+        D, m = (count("shape", size) for size in shape)
+        places = table[:, :2]
+        if (places != np.floor(places)).any():
+            raise ValueError("`entries` must hold whole numbers i, j.")
+        if (places < 0).any() or (places >= (D, m)).any():
+            raise ValueError(f"`entries` must lie inside a matrix of shape {(D, m)}.")
+        self.rows, self.columns = places.T.astype(int)
+        self._declare((len(table), D, m), table[:, 2])
 
     @property
     def A(self) -> Array:  # type: ignore[override]
@@ -166,6 +180,11 @@ class MatrixCompletion(MatrixSensing):
         out = np.zeros((self.n, self.d, self.n_targets))
         out[np.arange(self.n), self.rows, self.columns] = 1.0
         return out
+
+    @property
+    def binary_exponents(self) -> tuple[int | None, int | None]:
+        """0, and the binary exponent of the largest value."""
+        return 0, binary_exponent(self.y)
 
     @property
     def _counts(self) -> Array:
@@ -200,6 +219,4 @@ class MatrixCompletion(MatrixSensing):
 
     def with_target(self, y: ArrayLike) -> MatrixCompletion:
         """The same entries with other values."""
-        return MatrixCompletion(
-            zip(self.rows, self.columns, np.asarray(y, dtype=float), strict=True), (self.d, self._m)
-        )
+        return MatrixCompletion(np.column_stack([self.rows, self.columns, check_target(y, self.n)]), self.beta_shape)

@@ -127,6 +127,11 @@ class Problem(InUnits):
         return tuple(f"x{i}" for i in range(self.d))
 
     @property
+    def beta_shape(self) -> tuple[int, ...]:
+        """Of the coefficients: (d,), or (d, m) where y is a matrix."""
+        return (self.d, *self.y.shape[1:])
+
+    @property
     def n_targets(self) -> int:
         """m, the number of columns of y (1 for a vector)."""
         return 1 if self.y.ndim == 1 else int(self.y.shape[1])
@@ -239,8 +244,7 @@ class Problem(InUnits):
     @property
     def coefficient_size(self) -> float:
         """The largest coefficient of the fits of single features, an estimate of the size of the solution."""
-        shape = (self.d,) if self.y.ndim == 1 else (self.d, self.n_targets)
-        force = np.abs(self.gradient(np.zeros(shape))).reshape(self.d, -1).max(axis=1)
+        force = np.abs(self.gradient(np.zeros(self.beta_shape))).reshape(self.d, -1).max(axis=1)
         variances = self.feature_variances
         seen = variances > 0
         return float((force[seen] / variances[seen]).max(initial=0.0))
@@ -260,7 +264,7 @@ class Problem(InUnits):
 
     def _repr_html_(self) -> str:
         kind = "dense" if self.is_dense else "sparse" if hasattr(self.X, "tocsr") else "operator"
-        zero = np.zeros((self.d, *self.y.shape[1:]))
+        zero = np.zeros(self.beta_shape)
         facts = {
             "observations": self.n,
             "features": f"{self.d}, {kind}",

@@ -15,7 +15,7 @@ _DENSE = 4_000_000
 
 def first_move(net: DiagonalNetwork | LinearNetwork, problem: Problem, alpha: str | float) -> float:
     """Twice the time of the first jump of the limit, for thresholds of 1; 0 if there is none."""
-    gradient = problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))
+    gradient = problem.gradient(np.zeros(problem.beta_shape))
     linear = isinstance(net, LinearNetwork)
     steepest = float(np.linalg.norm(gradient.reshape(problem.d, -1), 2) if linear else np.abs(gradient).max())
     return 2.0 / (acceleration(net, InitialScale.parse(alpha)) * steepest) if steepest > 0 else 0.0
@@ -29,7 +29,7 @@ def tenth_of_stable(net: DiagonalNetwork | LinearNetwork, problem: Problem, mome
     """
     check_momentum(momentum)
     if isinstance(net, LinearNetwork):
-        steepest = float(np.linalg.norm(problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))))
+        steepest = float(np.linalg.norm(problem.gradient(np.zeros(problem.beta_shape))))
         top = _largest_singular_value(problem) ** 2 / problem.n
         return 0.1 / max(steepest, top) * (1 - momentum) ** 2 / (1 + momentum)
     forms = [quadratic_form(formula) for formula in net.distinct]

@@ -87,6 +87,13 @@ def test_any_convex_loss_drives_several_targets(loss: str) -> None:
         (lambda: fs.MatrixCompletion([(0, 3, 1.0)], (2, 2)), "must lie inside"),
         (lambda: fs.MatrixCompletion([(0, 0.5, 1.0)], (2, 2)), "whole numbers"),
         (lambda: fs.MatrixCompletion([(0, 1)], (2, 2)), "triples"),
+        (lambda: fs.MatrixCompletion([1, 2, 3], (2, 2)), "triples"),
+        (lambda: fs.MatrixCompletion([(0, 0, 1j)], (2, 2)), "`entries` must be an array of real numbers"),
+        (lambda: fs.MatrixCompletion([(0, 0, "a")], (2, 2)), "`entries` must be an array of real numbers"),
+        (lambda: fs.MatrixCompletion([(0, 0, 1.0)], 2), r"`shape` must be \(D, m\)"),
+        (lambda: fs.MatrixCompletion([(0, 0, 1.0)], ("2", 2)), "`shape` must be an integer >= 1"),
+        (lambda: fs.MatrixCompletion([(0, 0, 1.0)], (2, 2)).with_target([1.0, 2.0]), "`y` must have shape"),
+        (lambda: fs.gradient_flow(fs.LinearNetwork(2), fs.MatrixSensing(np.zeros((1, 2, 2)), [1.0]), 1.0), "A != 0"),
         (lambda: fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.MatrixCompletion([(0, 0, 1.0)], (2, 2)), 1.0),
          "must be a LinearNetwork"),
         (lambda: fs.gradient_flow(fs.LinearNetwork(2, noise=fs.GaussianNoise(0.1)),
@@ -96,3 +103,39 @@ def test_any_convex_loss_drives_several_targets(loss: str) -> None:
 def test_bad_measurements_are_named(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_flow_on_measurements_comes_to_rest_by_itself() -> None:
+    A, B = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
+    cross = np.array([[0.0, 1.0], [1.0, 0.0]])
+    problem = fs.MatrixSensing([A, B, cross, np.array([[0.0, 1.0], [-1.0, 0.0]])], [3.0, 1.0, 1.0, 0.0])
+    end = fs.gradient_flow(fs.LinearNetwork(3), problem, alpha="1e-60").beta[-1]
+    np.testing.assert_allclose(end, [[3.0, 0.5], [0.5, 1.0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_data_whose_squares_are_no_floats_are_refused_with_the_powers_of_two_that_help(size: float) -> None:
+    rng = np.random.default_rng(4)
+    X, Y, net = rng.standard_normal((6, 3)), rng.standard_normal((6, 2)), fs.LinearNetwork(4)
+    problems = [
+        fs.Regression(size * X, Y),
+        fs.Problem(size * X, np.sign(Y), loss="logistic"),
+        fs.MatrixSensing(size * rng.standard_normal((5, 3, 2)), Y[:5, 0]),
+        fs.MatrixCompletion([(0, 0, size), (0, 1, size), (1, 0, 2 * size)], (2, 2)),
+    ]
+    for problem in problems:
+        for run in (lambda p: fs.gradient_flow(net, p, 1.0, alpha=1e-3), lambda p: fs.saddle_to_saddle(net, p)):
+            with pytest.raises(fs.IntegrationError, match=r"out of the range of floats; divide .* by 2\^"):
+                run(problem)
+
+
+def test_the_limit_of_a_linear_network_scales_with_its_targets_or_says_that_it_cannot() -> None:
+    rng = np.random.default_rng(4)
+    X, Y, net = rng.standard_normal((6, 3)), rng.standard_normal((6, 2)), fs.LinearNetwork(4)
+    path = fs.saddle_to_saddle(net, fs.Regression(X, Y))
+    for p in (400, -660):
+        other = fs.saddle_to_saddle(net, fs.Regression(X, np.ldexp(Y, p)))
+        np.testing.assert_allclose(np.ldexp(other.jump_times, p), path.jump_times, rtol=1e-12)
+        np.testing.assert_allclose(np.ldexp(other.end, -p), path.end, atol=1e-12)
+    with pytest.raises(fs.IntegrationError, match=r"y of 2\^\d+ put squares"):
+        fs.saddle_to_saddle(net, fs.Regression(X, 1e200 * Y))
