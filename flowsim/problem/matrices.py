@@ -57,7 +57,7 @@ class MatrixSensing(Problem):
         self.sample_weight = None
 
     @property
-    def beta_shape(self) -> tuple[int, ...]:
+    def beta_shape(self) -> tuple[int, int]:
         """(D, m)."""
         return (self.d, self._m)
 
