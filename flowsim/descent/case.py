@@ -190,6 +190,7 @@ class Case:
             shape: tuple[int, ...] = (sum(sizes),)
         else:
             shape = self.direction.shape
+        rows = np.ones(self.problem.n) if self.problem.row_scale is None else self.problem.row_scale
         return Streams(
             seeds,
             self.problem.n,
@@ -199,7 +200,7 @@ class Case:
             self.noise,
             stds,
             shape,
-            self.problem.y.size,
+            np.repeat(rows, self.problem.n_targets),
             settings.batches,
         )
 

@@ -37,8 +37,8 @@ class Streams:
         Cut batches from passes over all rows, each in a new order.
     stds, shape : array (k,), (k, d)
         Standard deviations and shape of the weight noise; stds may be given entry by entry.
-    n_labels : int, optional
-        Entries of y, if not n.
+    label_scale : array (n_labels,), optional
+        By which the noise on each entry of y is multiplied; ones (n,) by default.
     given : array (n_steps, b), optional
         Given batches, instead of random ones.
     """
@@ -53,11 +53,12 @@ class Streams:
         weight_noise: Noise | None,
         stds: Array,
         shape: tuple[int, ...],
-        n_labels: int | None = None,
+        label_scale: Array | None = None,
         given: Integers | None = None,
     ) -> None:
         self.lanes, self.n, self.batch_size, self.shape = len(seeds), n, batch_size, shape
-        self.n_labels = n if n_labels is None else n_labels
+        label_scale = np.ones(n) if label_scale is None else label_scale
+        self.n_labels = len(label_scale)
         self._order, self._shuffle, self._pass = np.arange(n), shuffle, np.empty(0, np.int64)
         self._batch: np.random.Generator | None = None
         self._given, self._taken = given, 0
@@ -69,7 +70,7 @@ class Streams:
         if batch_size is not None and given is None:
             self._batch = np.random.default_rng(batch[0])
         if label_noise is not None:
-            self._label = Draws(label_noise, label, np.full(self.n_labels, float(label_noise.std)))  # type: ignore[arg-type]
+            self._label = Draws(label_noise, label, float(label_noise.std) * label_scale)  # type: ignore[arg-type]
         if weight_noise is not None:
             self._weight = Draws(weight_noise, weight, np.repeat(stds, int(np.prod(shape)) // len(stds)))
 

@@ -208,6 +208,7 @@ class _Driven:
         ratio = n / batch
         self.batch_size = math.sqrt(step * (ratio - 1) * n / (n - 1)) if n > 1 else 0.0
         self.label_size = label_noise * math.sqrt(step * ratio)
+        self.label_scale = np.ones(n) if problem.row_scale is None else problem.row_scale
         self.X = dense(problem)
         self.squares = self.X**2
         # Ito correction: ln c_k^2 decays by rate^2 / 4 times the quadratic variation.
@@ -238,8 +239,8 @@ class _Driven:
         with np.errstate(over="ignore", invalid="ignore"):
             beta = self.map.mean(self.exponents(t, self.drive(nu), variation))
             r = self.problem.slopes(self.problem.predict(beta))
-            moved = nu - dt * r + self.label_size * labels
-            rate = self.label_size**2 * self.squares.sum(axis=0)[None]
+            moved = nu - dt * r + self.label_size * self.label_scale * labels
+            rate = self.label_size**2 * (self.label_scale**2 @ self.squares)[None]
             if self.batch_size:
                 moved += self.batch_size * r * (batches - batches.mean(axis=1, keepdims=True))
                 spread = (r**2) @ self.squares - (r @ self.X) ** 2 / n

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, Bools
 from flowsim.plain_numbers import reals
 from flowsim.problem.checks import check_features
 from flowsim.problem.labelled import is_frame, numbers
@@ -24,6 +24,7 @@ class InUnits:
     def standardise(self) -> Self:
         """The same data with columns of mean 0 and mean square 1, and for squares a target of mean 0.
 
+        Of weighted squares these are weighted means: the minimiser is that of weighted squares with an intercept.
         Means and scales are kept: :meth:`transform` applies them to other tables, :meth:`unscale` and :meth:`intercept`
         convert coefficients back to the units of this one.
 
@@ -35,13 +36,22 @@ class InUnits:
         own: Any = self
         if not own.is_dense:
             raise ValueError("`X` must be dense to be standardised: centring fills a sparse X with entries.")
-        X, mean, scale = standardised(own.X, own.feature_names)
-        y, target_mean = (own.y, np.zeros(own.y.shape[1:]))
+        X, y, weight = own.X, own.y, None
+        if own.row_scale is not None:  # rows as they were given, those without weight left out
+            seen = own.row_scale > 0
+            root = own.row_scale[seen]
+            X, y, weight = X[seen] / root[:, None], (y[seen].T / root).T, root**2
+        X, mean, scale = standardised(X, own.feature_names, weight)
+        target_mean = np.zeros(y.shape[1:])
         if own.loss_function is SQUARED:
-            y, target_mean = centred(own.y)
+            y, target_mean = centred(y, weight)
+        if weight is None:
+            weight = own.sample_weight
+        else:
+            X, y, weight = (_among(seen, part) for part in (X, y, weight))
         same: Any = object.__new__(type(self))
         truth = None if own.truth is None else (own.truth.T * scale).T
-        same._read(X, y, own.loss_function, own.sample_weight, own.feature_names, truth)
+        same._read(X, y, own.loss_function, weight, own.feature_names, truth)
         if self.scaling is not None:  # scaled before: compose the two
             mean, scale = self.scaling.mean + self.scaling.scale * mean, self.scaling.scale * scale
             target_mean = self.scaling.target_mean + target_mean
@@ -98,3 +108,10 @@ class InUnits:
         same._read(features, y, self.loss_function, None, self.feature_names)
         same.scaling = self.scaling
         return same
+
+
+def _among(seen: Bools, part: Array) -> Array:
+    """Rows among others, of zeros."""
+    out = np.zeros((len(seen), *part.shape[1:]))
+    out[seen] = part
+    return out

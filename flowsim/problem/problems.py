@@ -77,6 +77,9 @@ class Problem(InUnits):
     (0.693147, array([-0.25,  0.5 ]))
     """
 
+    #: ``sqrt(w_i)``, by which rows of X and y of weighted squares are multiplied; None without weights
+    row_scale: Array | None = None
+
     def __new__(cls, X: Any = None, y: Any = None, loss: str | Loss = "squared", **more: Any) -> Problem:
         """With squares, an instance of Regression."""
         # Without data: unpickling creates an instance of the original class.
@@ -117,7 +120,7 @@ class Problem(InUnits):
         if kind is not SQUARED:
             check_on_targets(kind, self.y)
         elif self.sample_weight is not None:
-            root = np.sqrt(self.sample_weight)
+            root = self.row_scale = np.sqrt(self.sample_weight)
             self.X, self.y = scaled_rows(self.X, root), self._over_targets(root) * self.y
             self.sample_weight = None
 
@@ -148,9 +151,10 @@ class Problem(InUnits):
         return np.ascontiguousarray(np.broadcast_to(self._over_targets(self.sample_weight), self.y.shape))
 
     def with_target(self, y: ArrayLike) -> Problem:
-        """The same features, loss and sample weights with another target."""
+        """The same features, loss and sample weights with another target, in the units of ``problem.y``."""
         same = object.__new__(type(self))
         same._read(self.X, y, self.loss_function, self.sample_weight, self.__dict__.get("feature_names"))
+        same.row_scale = self.row_scale
         return same
 
     def predict(self, beta: ArrayLike) -> Array:

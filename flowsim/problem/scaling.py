@@ -40,8 +40,8 @@ class Scaling:
         return np.asarray(self.target_mean - np.tensordot(own, self.mean, axes=(axis, 0)))
 
 
-def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Columns with mean 0 and mean square 1, their means, and their root mean squares.
+def standardised(X: Array, names: Sequence[str], weight: Array | None = None) -> tuple[Array, Array, Array]:
+    """Columns with mean 0 and mean square 1, their means, and their root mean squares; `weight` (n,) of the rows.
 
     Every column is first divided by a power of two, without rounding, so that squares of 1e-300 do not underflow and
     sums of 1e300 do not overflow.
@@ -57,28 +57,28 @@ def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
     )
     exponent = np.frexp(size)[1]
     small = np.ldexp(X, -exponent)
-    mean = _mean(small)
+    mean = _mean(small, weight)
     rest = small - mean
     # The deviations may be far smaller than the entries: scaled themselves, so that their squares do not underflow.
     inner = np.frexp(np.abs(rest).max(axis=0))[1]
     rest = np.ldexp(rest, -inner)
-    rest -= _mean(rest)
-    scale = np.sqrt((rest**2).mean(axis=0))
+    rest -= _mean(rest, weight)
+    scale = np.sqrt(np.average(rest**2, axis=0, weights=weight))
     return rest / scale, np.ldexp(mean, exponent), np.ldexp(scale, exponent + inner)
 
 
-def centred(y: Array) -> tuple[Array, Array]:
-    """Targets (n,) or (n, m) with mean 0, and the means."""
+def centred(y: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """Targets (n,) or (n, m) with mean 0, and the means; `weight` (n,) of the rows."""
     exponent = np.frexp(np.abs(y).max(axis=0))[1]
     small = np.ldexp(y, -exponent)
-    mean = _mean(small)
+    mean = _mean(small, weight)
     return np.ldexp(small - mean, exponent), np.ldexp(mean, exponent)
 
 
-def _mean(X: Array) -> Array:
+def _mean(X: Array, weight: Array | None) -> Array:
     """The mean to rounding, also where it is far larger than the spread."""
-    mean = X.mean(axis=0)
-    return np.asarray(mean + (X - mean).mean(axis=0))
+    mean = np.average(X, axis=0, weights=weight)
+    return np.asarray(mean + np.average(X - mean, axis=0, weights=weight))
 
 
 def _refuse(bad: Array, names: Sequence[str], size: Array, what: str) -> None:

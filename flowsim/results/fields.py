@@ -40,6 +40,7 @@ def _of_problem(problem: Problem) -> dict[str, Any]:
         "y": problem.y,
         "loss": problem.loss_function.name,
         "sample_weight": problem.sample_weight,
+        "row_scale": problem.row_scale,
         "feature_names": np.array(problem.feature_names),
     }
 
@@ -64,6 +65,7 @@ def make_problem(
     values: Any = None,
     columns: Any = None,
     rows: Any = None,
+    row_scale: Any = None,
 ) -> Problem:
     """The problem of these fields, with a sparse X if its parts are given."""
     names = feature_names.tolist()
@@ -71,4 +73,6 @@ def make_problem(
         import scipy.sparse
 
         X = scipy.sparse.csr_array((values, columns, rows), shape=(len(rows) - 1, len(names)))
-    return Problem(X, y, loss=loss, sample_weight=sample_weight, feature_names=names)
+    made = Problem(X, y, loss=loss, sample_weight=sample_weight, feature_names=names)
+    made.row_scale = row_scale
+    return made

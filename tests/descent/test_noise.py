@@ -216,3 +216,22 @@ def test_projected_sam_of_a_linear_network_takes_the_steps_of_its_definition() -
     assert touched > 3
     np.testing.assert_allclose(traj.weights["U"][-1], U, atol=1e-12)
     np.testing.assert_allclose(traj.weights["V"][-1], V, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["squared", "linear network", "general"])
+def test_noise_on_labels_is_weighed_like_its_rows(loss: str) -> None:
+    """One step moves the coefficients by ``X^T W (r - e)``: e is that of the step without weights."""
+    rng = np.random.default_rng(5)
+    X, y, w = rng.standard_normal((3, 3)), rng.standard_normal(3), np.array([0.3, 1.0, 2.5])
+    start = {"u": np.ones(3), "v": np.zeros(3)}
+    net: fs.DiagonalNetwork | fs.LinearNetwork = fs.DiagonalNetwork("tanh(v)*u" if loss == "general" else "u*v")
+    if loss == "linear network":
+        net, start = fs.LinearNetwork(3), {"U": np.zeros((3, 3)), "V": np.eye(3)[:1]}
+    seen = []
+    for weight in (np.ones(3), w):
+        problem = fs.Regression(X, y, sample_weight=weight)
+        step = fs.gradient_descent(net, problem, 1.0, 1, alpha=1.0, start=start, label_noise=0.5, seed=0).weights
+        force = step["U"][-1][:, 0] if loss == "linear network" else step["v"][-1]
+        seen.append(3 * np.linalg.solve(X.T * weight, force) - y)
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-12)
+    assert np.abs(seen[0]).max() > 0.1

@@ -121,3 +121,12 @@ def test_a_seed_that_is_none_is_named() -> None:
     problem = fs.Regression([[1.0], [2.0]], [1.0, 2.0])
     with pytest.raises(ValueError, match="`seed` must be an integer >= 0"):
         fs.stochastic_flow(fs.DiagonalNetwork("u*v"), problem, 1.0, step=0.01, batch_size=1, seed="a")
+
+
+def test_noise_on_labels_is_weighed_like_its_rows() -> None:
+    """``X^T W e / n`` has the variances ``sum_i w_i^2 x_ij^2 delta^2 / n^2``."""
+    X, w = np.array([[1.0, 2.0], [0.5, -1.0]]), np.array([0.3, 2.5])
+    problem = fs.Regression(X, [1.0, 0.0], sample_weight=w)
+    path = fs.stochastic_flow(fs.DiagonalNetwork("u*v"), problem, 2.0, step=0.1, alpha=0.1, label_noise=0.5, seed=0)
+    variation = 2.0 * 0.1 * 0.5**2 * (w[:, None] ** 2 * X**2).sum(axis=0) / 4
+    np.testing.assert_allclose(path.quadratic_variation[..., -1, :].ravel(), variation, rtol=1e-12)

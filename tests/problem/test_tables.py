@@ -109,6 +109,22 @@ def test_labels_keep_their_values_and_the_truth_its_meaning() -> None:
         fs.Regression(scipy.sparse.csr_array(made.X), made.y).standardise()
 
 
+@pytest.mark.parametrize("targets", [(), (2,)], ids=["vector", "matrix"])
+def test_weighted_squares_are_standardised_by_weighted_means(targets: tuple[int, ...]) -> None:
+    """Least squares with an intercept in the units of the table, whatever a row without weight holds."""
+    rng = np.random.default_rng(3)
+    X, y, w = rng.normal([100.0, 5.0], [10.0, 2.0], (12, 2)), rng.standard_normal((12, *targets)) + 7, rng.random(12)
+    w[4], X[4], y[4] = 0.0, 1e6, -1e6
+    problem = fs.Regression(X, y, sample_weight=w).standardise()
+    beta = np.linalg.lstsq(problem.X, problem.y)[0]
+    root, design = np.sqrt(w), np.column_stack([np.ones(12), X])
+    exact = np.linalg.lstsq((design.T * root).T, (y.T * root).T)[0]
+    np.testing.assert_allclose(problem.unscale(beta), exact[1:], rtol=1e-9)
+    np.testing.assert_allclose(problem.intercept(beta), exact[0], rtol=1e-9)
+    assert problem.transform(X, y).loss(beta) == pytest.approx(((design @ exact - y) ** 2).sum() / 24)
+    assert problem.loss(beta) == pytest.approx((w * ((design @ exact - y) ** 2).T).sum() / 24)
+
+
 @pytest.mark.parametrize("n", [97, 443, 1001])
 @pytest.mark.parametrize("constant", [0.1, 1234.567, 98765.4321, 1e9 + 0.1, 1e-300, 1e300])
 def test_a_constant_column_is_constant_whatever_its_mean_rounds_to(n: int, constant: float) -> None:
