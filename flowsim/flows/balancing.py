@@ -30,16 +30,30 @@ def is_lawful(net: DiagonalNetwork, std: Array, name: str) -> bool:
     return all(name in each for each in users) and (net.noise.multiplicative or np.ptp(std) == 0)
 
 
-def product_decay_rates(
-    net: DiagonalNetwork, kind: Integers, names: tuple[str, ...], eta2: float, s2: Array, w: Array
-) -> Array:
-    """``2 sigma^2 eta^2 prod_{k != l, m} (w_k^2 + eta^2)`` of the quantities `names`, shape (len(names), d)."""
-    rates = np.zeros((len(names), w.shape[1]))
-    for index, formula in enumerate(net.distinct):
-        here = kind == index
-        pairs = product_pairs(formula.product_of)
-        for row, name in enumerate(names):
-            if name in pairs:
-                others = [net.weights.index(other) for other in formula.weights if other not in pairs[name]]
-                rates[row, here] = 2 * eta2 * s2[here] * np.prod(w[others][:, here] ** 2 + eta2, axis=0)
-    return rates
+class ProductDecay:
+    """The rates ``2 sigma^2 eta^2 prod_{k != l, m} (w_k^2 + eta^2)`` of the quantities `names` of a network.
+
+    `kind` (d,) are the formulas of the coordinates, `s2` (d,) the variances sigma^2 of the features.
+    """
+
+    def __init__(self, net: DiagonalNetwork, kind: Integers, names: tuple[str, ...], eta2: float, s2: Array) -> None:
+        self.shape, self.eta2 = (len(names), len(kind)), eta2
+        #: row, coordinates, their factors 2 sigma^2 eta^2, and the weights in the product
+        self._terms: list[tuple[int, Integers, Array, list[int]]] = []
+        for index, formula in enumerate(net.distinct):
+            here, pairs = np.flatnonzero(kind == index), product_pairs(formula.product_of)
+            for row, name in enumerate(names):
+                if name in pairs:
+                    others = [net.weights.index(other) for other in formula.weights if other not in pairs[name]]
+                    self._terms.append((row, here, 2 * eta2 * s2[here], others))
+
+    def rates(self, w: Array) -> Array:
+        """At weights (k, d), shape (len(names), d); 0 for formulas without the quantity."""
+        rates = np.zeros(self.shape)
+        moments = w * w + self.eta2
+        for row, here, factor, others in self._terms:
+            product = factor
+            for other in others:
+                product = product * moments[other, here]
+            rates[row, here] = product
+        return rates

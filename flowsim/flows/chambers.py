@@ -22,7 +22,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from flowsim.arrays import Array, Bools, Integers, gauss_points, log_abs
-from flowsim.flows.balancing import product_decay_rates, product_pairs
+from flowsim.flows.balancing import product_pairs
 from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.kernel_coordinates import (
     FLOOR_POWER,
@@ -152,34 +152,32 @@ class ChamberCoordinates(KernelCoordinates):
         moved = self.chambers.of_weights(self._field_at(w, g))
         near, underflows = self._near(c, w), self.is_wall & (np.abs(moved) < SMALLEST)
         rates = np.divide(moved, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
-        for rows, nodes in ((near & ~underflows, _FEW_NODES), (underflows, _NODES)):
-            for j in np.flatnonzero(rows.any(axis=1)):
-                rates[j] = np.where(rows[j], self._factor(int(j), c, g, nodes), rates[j])
+        for walls, nodes in ((near & ~underflows, _FEW_NODES), (underflows, _NODES)):
+            if walls.any():
+                rates[walls] = self._averaged(walls, c, g, nodes)
         decay = self.decay.rate(t)
         return np.where(self.is_wall, self.present * (rates - decay), moved - decay * c), c, w, g
 
-    def _factor(self, j: int, c: Array, g: Array, nodes: int) -> Array:
-        """lambda_j by the mean of the Jacobian between the mirror and the state, shape (d,)."""
+    def _averaged(self, walls: Bools, c: Array, g: Array, nodes: int) -> Array:
+        """lambda_j (E,) of the walls chosen in (k, d), by the mean of the Jacobian between mirror and state."""
         points, parts = _rule(nodes)
-        nearer = np.repeat(c[:, None], nodes, axis=1)
-        nearer[j] *= points[:, None]
-        w = np.einsum("iaj,jni->ani", self.chambers.back, nearer).reshape(self.k, -1)
-        blocks = np.empty((self.k, self.k, nodes * self.d))
-        kind, slope, s2 = (np.tile(each, nodes) for each in (self.kind, g, self.s2))
+        j, i = np.nonzero(walls)
+        forms, back, count = self.chambers.forms[i, j], self.chambers.back[i], len(i)
+        between = np.repeat(c[:, i, None], nodes, axis=2)
+        between[j, np.arange(count)] *= points
+        w = np.ascontiguousarray(np.einsum("eaj,jen->aen", back, between)).reshape(self.k, -1)
+        blocks = np.empty((self.k, self.k, count * nodes))
+        kind, slope, s2 = (np.repeat(each[i], nodes) for each in (self.kind, g, self.s2))
         self.kernels.field_jacobian(w, kind, self.std, slope, s2, blocks)
-        blocks = blocks.reshape(self.k, self.k, nodes, self.d)
-        means = np.einsum("ia,abni,ib->ni", self.chambers.forms[:, j], blocks, self.chambers.back[:, :, j])
-        return np.asarray(parts @ means)
+        mean = blocks.reshape(self.k, self.k, count, nodes) @ parts
+        return np.asarray(np.einsum("ea,abe,eb->e", forms, mean, back[np.arange(count), :, j]))
 
     def _rhs(self, t: float, y: Array) -> Array:
         rates, _, w, _ = self._rates(t, y)
         return np.append(rates, self._decay_rates(t, w)) if self.decaying else rates.ravel()
 
     def _decay_rates(self, t: float, w: Array) -> Array:
-        additive = self.net.noise is not None and not self.net.noise.multiplicative
-        eta2 = float(self.std.max()) ** 2 if additive else 0.0
-        noise = product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
-        return noise + 2 * self.decay.rate(t)
+        return self.noise_decay.rates(w).ravel() + 2 * self.decay.rate(t)
 
     def _jacobian(self, t: float, y: Array) -> Array:
         rates, c, w, g = self._rates(t, y)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from flowsim.arrays import Array, Integers
-from flowsim.flows.balancing import is_lawful
+from flowsim.flows.balancing import ProductDecay, is_lawful
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, decay_of
@@ -52,6 +52,13 @@ class KernelCoordinates(Coordinates):
         """One value per unknown: those of the weights, and one for each decay exponent."""
         flat = values.ravel()
         return np.append(flat, np.full(len(self.pairs) * self.d, exponent)) if self.decaying else flat
+
+    @cached_property
+    def noise_decay(self) -> ProductDecay:
+        """Of the conserved quantities under additive noise."""
+        additive = self.net.noise is not None and not self.net.noise.multiplicative
+        eta2 = float(self.std.max()) ** 2 if additive else 0.0
+        return ProductDecay(self.net, self.kind, self.invariants, eta2, self.s2)
 
     def _mean(self, w: Array, kind: Integers) -> Array:
         mean = np.empty(w.shape[1])

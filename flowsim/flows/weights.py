@@ -15,7 +15,6 @@ from functools import cached_property
 import numpy as np
 
 from flowsim.arrays import Array, Bools, Integers, log_abs
-from flowsim.flows.balancing import product_decay_rates
 from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.kernel_coordinates import (
     FLOOR_POWER,
@@ -127,7 +126,7 @@ class WeightCoordinates(KernelCoordinates):
     def _rhs(self, t: float, y: Array) -> Array:
         w = self._weights(y)
         out = self._field_at(w, self._gradient_of_loss(w))
-        return np.append(out, self._decay_rates(w)) if self.decaying else out.ravel()
+        return np.append(out, self.noise_decay.rates(w)) if self.decaying else out.ravel()
 
     def _jacobian(self, t: float, y: Array) -> Array:
         w = self._weights(y)
@@ -139,10 +138,6 @@ class WeightCoordinates(KernelCoordinates):
         full[:, index, :, index] += np.moveaxis(blocks, -1, 0)
         out[: k * d, : k * d] = full.reshape(k * d, k * d)
         return out
-
-    def _decay_rates(self, w: Array) -> Array:
-        eta2 = float(self.std.max()) ** 2
-        return product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
 
     def _conserved(self, w: Array, kind: Integers) -> Array:
         out = np.zeros((len(self.kernels.invariant_names), w.shape[1]))
