@@ -29,7 +29,7 @@ _FEW_OPERATIONS = 4e6
 
 
 class Allowance:
-    """The time that a process may still spend on interpreted functions."""
+    """The processor time that a process may still spend on interpreted functions, whatever else the machine does."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -37,11 +37,11 @@ class Allowance:
     @contextmanager
     def spent(self) -> Iterator[None]:
         """Less by what the block takes."""
-        begun = time.perf_counter()
+        begun = time.thread_time()
         try:
             yield
         finally:
-            self.seconds -= time.perf_counter() - begun
+            self.seconds -= time.thread_time() - begun
 
 
 #: With ``FLOWSIM_INTERPRET=0`` there is none, and the digits of a first run are those of all others.
