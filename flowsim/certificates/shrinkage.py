@@ -18,6 +18,8 @@ _DOUBLINGS = 8
 _STATIONARY = 1e-5
 #: Relative change of the coefficients over a doubling of time that counts as zero.
 _AT_REST = 1e-7
+#: Coefficients of the support, relative to those of least squares.
+_ACTIVE = 1e-6
 #: Size of the start relative to the sufficient bound of the trap.
 _TRAP_DEPTH = 0.9
 
@@ -33,7 +35,7 @@ def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
     beta, worst, moved = np.zeros(problem.d), math.inf, math.inf
     for _ in range(_DOUBLINGS):
         before, beta = beta, setting.run(t_end, alpha=alpha).beta[-1]
-        worst = _lasso_violation(problem, beta, kappa) / scale
+        worst = _lasso_violation(problem, beta, kappa, _ACTIVE * _coefficient_size(setting)) / scale
         moved = float(np.abs(beta - before).max())
         # Stationary, or violating stationarity without any change over twice the time and longer than a plateau.
         excess = np.abs(problem.gradient(beta)) - kappa
@@ -45,12 +47,16 @@ def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
     raise UnresolvedError(f"the flow is not at rest by t = {t_end / 2:.3g}: it misses stationarity by {worst:.1e}")
 
 
-def _lasso_violation(problem: Regression, beta: Array, kappa: Array) -> float:
-    """``max |g_i + kappa_i sign beta_i|`` on the support, ``(|g_i| - kappa_i)_+`` off it; never larger than the sum."""
+def _coefficient_size(setting: Setting) -> float:
+    """The largest coefficient of least squares on one feature alone: what decays to 0 is small beside it."""
+    variances = setting.problem.feature_variances
+    return float(np.abs(setting.correlation / np.where(variances > 0, variances, 1.0)).max())
+
+
+def _lasso_violation(problem: Regression, beta: Array, kappa: Array, least: float) -> float:
+    """``max |g_i + kappa_i sign beta_i|`` where ``|beta_i| > least``, ``(|g_i| - kappa_i)_+`` elsewhere."""
     g = problem.gradient(beta)
-    size = np.abs(beta).max(initial=0.0)
-    active = np.abs(beta) > 1e-6 * size
-    slack = np.where(active, np.abs(g + kappa * np.sign(beta)), np.maximum(np.abs(g) - kappa, 0.0))
+    slack = np.where(np.abs(beta) > least, np.abs(g + kappa * np.sign(beta)), np.maximum(np.abs(g) - kappa, 0.0))
     return float(slack.max())
 
 
@@ -60,7 +66,7 @@ def shrinkage_thresholding(setting: Setting) -> Evidence:
     beta, kappa, _ = setting.once(_shrunk)
     c = setting.correlation
     target = np.sign(c) * np.maximum(np.abs(c) - kappa, 0.0) / np.where(variances > 0, variances, 1.0)
-    size = float(np.abs(c / np.where(variances > 0, variances, 1.0)).max())
+    size = _coefficient_size(setting)
     error = float(np.abs(beta - target).max()) / size
     return Evidence(
         f"X^T X / n is diagonal, noise std {setting.eta:g}",
@@ -76,8 +82,7 @@ def shrinkage_thresholding(setting: Setting) -> Evidence:
 @theorem("weighted-lasso", PAPER, "any design, L = 2: the end is the Lasso with penalties eta^2 s_i^2 (KKT)")
 def weighted_lasso(setting: Setting) -> Evidence:
     beta, kappa, worst = setting.once(_shrunk)
-    size = np.abs(beta).max(initial=0.0)
-    support = int((np.abs(beta) > 1e-6 * size).sum()) if size > 0 else 0
+    support = int((np.abs(beta) > _ACTIVE * _coefficient_size(setting)).sum())
     return Evidence(
         f"u*v, noise std {setting.eta:g}",
         predicted="KKT violation 0",
