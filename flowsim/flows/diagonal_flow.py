@@ -142,6 +142,8 @@ class _Prepared:
             stepped = copy(self.coordinates)
             stepped.native = False
             return stepped
+        if Status.STEP_FLOOR.value in error.trajectory.message:  # in any coordinates time is what it was
+            return None
         # Distances from mirrors keep what weights lose to the tolerance, in steps that take longer.
         symmetric = getattr(self.coordinates, "symmetric", None)
         chambers = None if symmetric is None else symmetric()
