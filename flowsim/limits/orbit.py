@@ -73,8 +73,8 @@ def integrated(
     from scipy.integrate import solve_ivp
 
     try:
-        with warnings.catch_warnings():  # failures are detected by their flag
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings():  # failures are detected by their flag, singular matrices are tried anew
+            warnings.simplefilter("ignore")
             solution = solve_ivp(rate, (0.0, duration), state, dense_output=refine > 0, **options)
     except SpentError:
         return None

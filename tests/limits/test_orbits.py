@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.limits.orbit import integrated
 
 NET = fs.DiagonalNetwork("u*v")
 FOUR = fs.Regression([[1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7]], [1.0, 0.0])
@@ -196,3 +197,11 @@ def test_orbits_of_nearly_collinear_data_end_at_their_saddles(gap: float) -> Non
         path = fs.saddle_to_saddle(NET, fs.Regression(X, y))
         for k, orbit in enumerate(path.orbits):  # each ends at its saddle, or it would have raised
             assert orbit.length >= np.linalg.norm(path.saddles[k + 1] - path.saddles[k]) * (1 - 1e-6)
+
+
+def test_a_singular_iteration_matrix_of_an_orbit_is_no_warning() -> None:
+    """Radau factorises ``mu / h - J`` with ``mu = 3 + 3^(2/3) - 3^(1/3)``, and takes another step where it is 0."""
+    mu = 3 + 3 ** (2 / 3) - 3 ** (1 / 3)
+    options = {"method": "Radau", "first_step": 1.0, "jac": lambda t, y: np.array([[mu]])}
+    found = integrated(lambda t, y: 0 * y, 2.0, np.ones(1), **options)
+    assert found is None or np.array_equal(found[1][0], np.ones(found[1].shape[1]))
