@@ -31,6 +31,8 @@ _SMALL = 400
 #: Spans of time, each 1.5 times the last, before an orbit is given up, and evaluations in all.
 _SPANS = 60
 _BUDGET = 400_000
+#: Growth of beta over the second half of an orbit that does not come to rest, above which it may have no bound.
+_STILL_GROWS = 1.5
 #: States of a drawn orbit between two steps of the integrator.
 _REFINE = 4
 _NEWTON_STEPS = 12
@@ -136,8 +138,14 @@ def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, 
         duration *= 1.5
     if on_end >= _SOME_SPANS:
         raise EscapeError(states[-1])
+    size, early = (float(np.linalg.norm(block.product(Z))) for Z in (states[-1], states[len(states) // 2]))
     raise IntegrationError(
-        "the orbit that leads to the next saddle does not come to rest; the data may be nearly degenerate."
+        "the orbit that leads to the next saddle does not come to rest; "
+        + (
+            f"beta still grows (its norm is {size:.3g}): no matrix of that rank may attain the least loss."
+            if size > _STILL_GROWS * early
+            else "the data may be nearly degenerate."
+        )
     )
 
 

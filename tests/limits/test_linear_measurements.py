@@ -84,3 +84,10 @@ def test_parts_that_no_entry_connects_and_uneven_noise_are_refused() -> None:
         fs.certify(fs.LinearNetwork(11), COMPLETION)
     with pytest.raises(ValueError, match="not 0 at beta = 0"):
         fs.saddle_to_saddle(fs.LinearNetwork(11), COMPLETION.with_target(0 * COMPLETION.y))
+
+
+def test_a_completion_without_a_best_fit_of_a_rank_has_no_limit_and_says_so() -> None:
+    """Rank 1 fits the first row and the only entry of the last column as (1, 0) goes to 0 and (0, 2) to infinity."""
+    entries = [(0, 0, 2.0), (0, 0, 1.8), (0, 1, 1.0), (1, 1, -1.5), (1, 0, 0.7), (1, 2, 1.0)]
+    with pytest.raises(fs.IntegrationError, match=r"beta still grows .* no matrix of that rank may attain"):
+        fs.saddle_to_saddle(fs.LinearNetwork(3), fs.MatrixCompletion(entries, (2, 3)))
