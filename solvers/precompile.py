@@ -22,6 +22,9 @@ from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, folder_o
 from flowsim.solvers.compilation.claims import Claim
 
 _ROOT = str(Path(str(sys.modules[__name__.partition(".")[0]].__file__)).resolve().parents[1])
+#: Functions for which this process has started others, which take a second to say so on disk: many short runs would
+#: start as many.
+_STARTED: set[tuple[Path, str]] = set()
 _CODE = """
 import gc, os, sys
 gc.disable()
@@ -44,6 +47,7 @@ def compile_ahead(*groups: Sequence[str], room: str = "", linear_algebra: bool =
     missing = [[name for name in group if not _is_begun(folder, name)] for group in named]
     missing = [names for names in missing if names]
     if missing and sys.executable and hasattr(os, "posix_spawn") and _cores() > 1:
+        _STARTED.update((folder, name) for names in missing for name in names)
         _start(missing, linear_algebra)
     return bool(missing)
 
@@ -53,7 +57,9 @@ def _cores() -> int:
 
 
 def _is_begun(folder: Path, name: str) -> bool:
-    """Whether a function is compiled, or being compiled by another process."""
+    """Whether a function is compiled, being compiled by another process, or about to be."""
+    if (folder, name) in _STARTED:
+        return True
     module, _, function = name.partition(":")
     claims = [Claim(path) for path in (folder / module).glob(f"{function}-*.lock")]
     under_way = [claim for claim in claims if not claim.take()]

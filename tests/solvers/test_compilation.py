@@ -264,3 +264,14 @@ def test_what_an_inlined_function_calls_is_not_copied_to_all_callers_too():
     kept, inlined = (str(f.overloads[(float64,)].library._final_module) for f in (called, copied))
     assert "alwaysinline" in inlined
     assert "alwaysinline" not in kept
+
+
+def test_many_short_runs_start_one_process_for_a_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each is interpreted, and done, before the process has said on disk what it compiles."""
+    started: list[object] = []
+    monkeypatch.setattr(precompile, "_STARTED", set())
+    monkeypatch.setattr(precompile, "_cores", lambda: 2)
+    monkeypatch.setattr(precompile, "_start", lambda groups, linear_algebra: started.append(groups))
+    monkeypatch.setattr(precompile, "folder_of_digest", lambda folder: tmp_path)
+    asked = [precompile.compile_ahead(["flowsim.solvers.roots:anything"]) for _ in range(5)]
+    assert asked == [True, False, False, False, False] and len(started) == 1
