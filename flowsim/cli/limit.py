@@ -10,9 +10,11 @@ import click
 
 from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options
 from flowsim.cli.output import output_folder, results_options, save_figure, say_written, write_summary
+from flowsim.cli.run import another_formula
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
+    from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.studies import LassoLink, LimitStudy
 
 TWO_LAYER_ALPHAS = "1e-10,1e-30,1e-100,1e-300,1e-1000,1e-3000"
@@ -60,7 +62,7 @@ def limit(
         path = study.path
         link = lasso_link(path) if isinstance(problem, Regression) and not isinstance(path, LinearSaddlePath) else None
         _write(staging, kind, study, link, repr(net), table.name)
-    _print(study, link, repr(net), out, kind)
+    _print(study, link, net, out, kind)
 
 
 def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
@@ -82,7 +84,9 @@ def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, n
     write_summary(folder, summary)
 
 
-def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind: str) -> None:
+def _print(
+    study: LimitStudy, link: LassoLink | None, net: DiagonalNetwork | LinearNetwork, out: Path, kind: str
+) -> None:
     from flowsim.studies import one_sided
     from flowsim.text_table import text_table
 
@@ -96,7 +100,7 @@ def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind:
         )
         for row in study.table().itertuples()
     ]
-    title = f"{net}: {len(study.path.jump_times)} jumps; errors relative to the limit"
+    title = f"{net!r}: {len(study.path.jump_times)} jumps; errors relative to the limit"
     click.echo(text_table(headings, rows, title=title))
     if math.isfinite(study.rate.order):
         click.echo(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
@@ -106,5 +110,5 @@ def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind:
         click.echo(f"Lasso: {link.reason}")
     note = one_sided(study.path)
     if note is not None:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {note}{another_formula(net)}")
     say_written(out, f"figure.{kind}", "errors.csv", "summary.json")

@@ -197,7 +197,7 @@ def _time(value: float) -> str:
     return f"{value:.6f}" if 1e-3 <= value < 1e6 else f"{value:.6e}"
 
 
-def _another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
+def another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
     """A network of the same kind that reaches both signs."""
     from flowsim.network import DiagonalNetwork
 
@@ -236,7 +236,7 @@ def _print(
     if summary.get("escape"):
         click.echo(f"limit: {summary['escape']}")
     if "one_sided" in summary:
-        click.echo(f"note: {summary['one_sided']}{_another_formula(net)}")
+        click.echo(f"note: {summary['one_sided']}{another_formula(net)}")
     if "error" in summary:
         error = summary["error"]
         click.echo(

@@ -345,7 +345,9 @@ def test_coefficients_a_start_cannot_reach_are_said(
 ) -> None:
     scale = ["--alpha", "0.05"] if command == "run" else ["--alphas", "0.1,0.05"]
     call(command, "--depth", "3", *scale, "--out", str(tmp_path / "o"), "--no-progress")
-    assert "no coefficient can become negative" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no coefficient can become negative" in printed
+    assert "--formula 'w1*w2*w3 - v1*v2*v3' reaches both signs" in printed
 
 
 @pytest.mark.parametrize("labels", [(0, 1), (-1, 1), ("benign", "malignant")], ids=str)
