@@ -87,10 +87,10 @@ def _in_options(message: str, command: click.Command) -> str:
     def renamed(match: re.Match[str]) -> str:
         for name in (match[1], *_SYNONYMS.get(match[1], ())):
             if name in names:
-                return f"`{names[name]}`"
+                return f"`{names[name]}{' ' + match[2] if match[2] else ''}`"
         return match[0]
 
-    return re.sub(r"`([a-z_]+)`", renamed, message)
+    return re.sub(r"`([a-z_]+)(?:='([^`']+)')?`", renamed, message)
 
 
 @click.group(

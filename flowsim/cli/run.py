@@ -36,7 +36,7 @@ _MOST_JUMPS = 20
 @network_options
 @click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, any positive number.")
 @clock_option("Unit of --horizon.")
-@click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump]")
+@click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump; with --clock time until it rests]")
 @click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
 @click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
@@ -87,14 +87,11 @@ def _integrate(
 
     path, without = limit_or_why(net, problem)
     if horizon is None:
-        last = last_jump(path)
-        if last is None:
-            raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
-        if flow["clock"] != "accelerated":
-            raise ValueError(f"`--horizon` must be given with --clock {flow['clock']}.")
-        horizon = _BEYOND_LAST_JUMP * last
+        horizon = _default_horizon(last_jump(path), without, flow["clock"])
     import_what_writes()  # while another process may be compiling the loop of the flow
     traj = gradient_flow(net, problem, horizon, progress=progress, **flow)
+    if horizon is None:
+        horizon = float(traj.t[-1])
     summary: dict[str, Any] = {
         "network": repr(net),
         "n": problem.n,
@@ -121,6 +118,17 @@ def _integrate(
     if check:
         summary["error"] = _error(net, problem, traj, horizon, flow)
     return summary, traj, path
+
+
+def _default_horizon(last: float | None, without: str | None, clock: str) -> float | None:
+    """Beyond the last jump, or None: until rest."""
+    if clock == "time":
+        return None
+    if last is None:
+        raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
+    if clock != "accelerated":
+        raise ValueError(f"`--horizon` must be given with --clock {clock}.")
+    return _BEYOND_LAST_JUMP * last
 
 
 def _last(values: Array | None) -> float | None:

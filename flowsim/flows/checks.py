@@ -72,7 +72,7 @@ def check_clock(clock: Any) -> None:
 def check_accelerated(clock: str, scale: InitialScale) -> None:
     """A scale below 1 for the accelerated clock."""
     if clock == "accelerated" and not scale.gamma > 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock='time'`.")
 
 
 def check_tolerances(rtol: Any, atol: Any) -> tuple[float, float]:

@@ -83,6 +83,9 @@ def test_other_networks_clocks_and_noise(table: Path, tmp_path: Path, capsys: py
     call(*base, "--formula", "a*tanh(a) - (exp(b) - 1)**2", "--alpha", "1e-3", "--horizon", "20", "--clock", "time")
     call(*base, "--alpha", "1e-30", "--horizon", "8", "--clock", "arclength")
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["clock"] == "arclength"
+    call(*base, "--alpha", "1", "--clock", "time")  # until it rests
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert summary["final_loss"] <= summary["least_loss"] * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_other_networks_clocks_and_noise(table: Path, tmp_path: Path, capsys: py
     [
         (["--alpha", "0"], "`--alpha` must be > 0"),
         (["--alpha=-1e-3"], "`--alpha` must be > 0"),
-        (["--alpha", "1"], "received 1: take `--clock` time."),
+        (["--alpha", "1"], "received 1: take `--clock time`."),
         (["--formula", "u*"], "`--formula` 'u*': unexpected end"),
         (["--formula", "__import__('os')"], "`--formula`"),
         (["--formula", "foo(u)"], "unknown function 'foo'"),
@@ -100,7 +103,7 @@ def test_other_networks_clocks_and_noise(table: Path, tmp_path: Path, capsys: py
         (["--eta", "-1"], "`--eta`"),
         (["--method", "Euler"], "`--method` must be one of"),
         (["--horizon", "-2"], "`--horizon` must be > 0"),
-        (["--clock", "time"], "`--horizon` must be given"),
+        (["--clock", "arclength"], "`--horizon` must be given"),
         (["--clock", "sundial"], "sundial"),
         (["--target", "y"], "needs a data file"),
         (["nothing.csv", "--target", "y"], "there is none at nothing.csv"),
