@@ -36,7 +36,11 @@ _MOST_JUMPS = 20
 @network_options
 @click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, any positive number.")
 @clock_option("Unit of --horizon.")
-@click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump; --clock time: at rest]")
+@click.option(
+    "--horizon",
+    type=float,
+    help="End of the run.  [default: 1.5 times the last predicted jump; with --clock time when it rests]",
+)
 @click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
 @click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
