@@ -37,7 +37,7 @@ def linear_saddle_to_saddle(
     r"""The limit process of gradient flow on ``U V^T`` from vanishing initialisation; see :func:`saddle_to_saddle`."""
     began = time.perf_counter()
     problem = matrix_targets(problem)  # beta is a matrix, of one column for one target
-    require_range(problem, tiny=isinstance(problem, Regression))
+    require_range(problem, only_data=isinstance(problem, Regression))
     data, blocks, whole = _reduced(net, problem)
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)
     if pretrained is not None:

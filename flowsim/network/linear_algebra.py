@@ -50,18 +50,20 @@ def noise_variances(net: LinearNetwork) -> tuple[float, float]:
     return float(eta_u**2), float(eta_v**2)
 
 
-def require_range(problem: Problem, *, tiny: bool = False) -> None:
+def require_range(problem: Problem, *, only_data: bool = False) -> None:
     """Require that squares of gradients and coefficients are floats; two symmetries bring any other data there.
 
-    `tiny`: squares that vanish are no obstacle, those of curvatures apart.
+    With `only_data` it is squares of X and y that must be, and gradients and coefficients themselves.
     Raises IntegrationError, which states the powers of two.
     """
     p, q = problem.binary_exponents
     if p is None or q is None:
         return
     q = q if problem.loss_function is SQUARED else 0  # else predictions are of order one
-    sizes = (q + p, q - p)
-    if max(*sizes, abs(p)) > _LARGEST_EXPONENT or (not tiny and min(sizes) < -_LARGEST_EXPONENT):
+    fits = max(abs(p), abs(q + p), abs(q - p)) <= _LARGEST_EXPONENT
+    if only_data:
+        fits = max(abs(p), q) <= _LARGEST_EXPONENT and min(q + p, q - p) >= -2 * _LARGEST_EXPONENT
+    if not fits:
         X = "A" if isinstance(problem, MatrixSensing) else "X"
         data = [(name, exponent) for name, exponent in ((X, p), ("y", q)) if exponent]
         raise IntegrationError(
