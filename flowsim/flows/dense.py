@@ -24,7 +24,6 @@ NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 _ALL = slice(None)
 #: Fields of a State that are clocks, and those that coordinates observe.
 _CLOCK_OF: dict[str, Clock] = dict(zip(TIMES, TIME_CLOCKS, strict=True))
-_FIELD_OF = {clock: name for name, clock in _CLOCK_OF.items()}
 _OBSERVED = {each.name for each in fields(Observed)}
 #: Entries of states computed at once, where not all are kept.
 _ENTRIES = 1 << 20
@@ -110,12 +109,7 @@ class DenseOutput:
         if not len(self.h):
             return 0.0, 0.0
         step, position = (len(self.h) - 1, 1.0) if self.end is None else self.end
-        state = self.at_steps(np.array([0, step]), np.array([0.0, position])).state
-        if clock == "log_loss":
-            assert state.log_loss is not None
-            first, last = -state.log_loss
-        else:
-            first, last = getattr(state, _FIELD_OF[clock])
+        first, last = self.at_steps(np.array([0, step]), np.array([0.0, position])).state.clock_values(clock)
         return float(first), float(last)
 
     def after(self, steps: Solution | SeparableSolution) -> DenseOutput:

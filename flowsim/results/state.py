@@ -24,6 +24,7 @@ CLOCK_NAMES: dict[Clock, str] = {
 
 #: Fields of a State that are arrays with a leading time axis, the clocks first.
 TIMES = ("t", "accelerated_time", "arclength")
+_FIELD_OF: dict[Clock, str] = dict(zip(TIME_CLOCKS, TIMES, strict=True))
 ARRAYS = (*TIMES, "beta", "loss", "imbalance", "log_imbalance")
 
 
@@ -95,7 +96,9 @@ class State:
         if clock == "log_loss":
             assert self.log_loss is not None
             return -self.log_loss
-        return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
+        # Not through a table of all values: an arc length takes many readings inside the steps.
+        values: Array = getattr(self, _FIELD_OF[clock])
+        return values
 
     def __getstate__(self) -> dict[str, Any]:
         """All is computed: another process does not have the run."""
@@ -107,9 +110,8 @@ class State:
         return f"State({len(self.t)} times)"
 
     def __getitem__(self, index: Any) -> State:
-        """Select along the leading time axis, fields other than times when they are asked for."""
-        times = {name: getattr(self, name)[index] for name in TIMES}
-        return State.of(lambda name: _select(getattr(self, name), index), **times)
+        """Select along the leading time axis, each field when it is asked for."""
+        return State.of(lambda name: _select(getattr(self, name), index), t=self.t[index])
 
 
 class Dense(Protocol):

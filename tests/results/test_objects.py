@@ -83,6 +83,14 @@ def test_a_state_and_an_occurrence_are_one_line_too() -> None:
     assert len(frame) == len(run.events) and frame["t"].iloc[0] == first.t
 
 
+def test_reading_beta_computes_no_arc_length() -> None:
+    # An arc length takes hundreds of readings inside the steps: seconds, before the functions are compiled.
+    run = MAKERS["two layers"]()
+    run.at(1.0).beta, run.at([0.5], clock="accelerated").beta, run.t
+    assert "travelled" not in vars(run.dense)
+    assert run.at(1.0).arclength > 0.0 and "travelled" in vars(run.dense)
+
+
 @pytest.mark.parametrize("name", ["growth", "two layers", "path", "study", "comparison", "problem"])
 def test_a_notebook_shows_a_card_with_facts_and_a_figure(name: str) -> None:
     card = ElementTree.fromstring(MAKERS[name]()._repr_html_())  # well-formed, whatever the names are
