@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.arrays import Array, Index
+from flowsim.limits import SaddlePath
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import CLOCKS, State
 
@@ -81,6 +82,15 @@ def on_clock(state: State, clock: DrawnClock) -> Array:
     if clock not in CLOCKS:
         raise ValueError(f"`clock` must be one of {', '.join((*CLOCKS, 'distance'))}; received {clock!r}.")
     return state.clock_values(clock)
+
+
+def along_orbits(path: SaddlePath, samples: int) -> tuple[Array, Array]:
+    """Distances travelled (K,), evenly spaced, and the coefficients there (K, d): the limit without its waiting."""
+    if not len(path.jump_times):
+        return np.zeros(1), path.saddles
+    distance = np.linspace(0.0, path.length, samples)
+    jump = np.minimum(np.searchsorted(path.travelled[1:], distance), len(path.jump_times) - 1)
+    return distance, path.curve(path.jump_times[jump] + distance)
 
 
 def _largest(peak: Array) -> Index:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
-from flowsim.plot.curves import on_clock, worth_naming
+from flowsim.plot.curves import along_orbits, on_clock, worth_naming
 from flowsim.plot.labels import named_curves
 from flowsim.plot.linear_limits import levels, linear_limit
 from flowsim.plot.panels import fit, four_panels
@@ -63,9 +63,8 @@ def saddle_to_saddle(
             times = np.maximum(times, path.jump_times[0] / 2)
             log_axis(ax, times[0], times[-1])
     elif clock == "distance" and len(path.jump_times):
-        times = np.linspace(0.0, path.length, _SAMPLES)
-        jump = np.minimum(np.searchsorted(path.travelled[1:], times), len(path.jump_times) - 1)
-        values = path.curve(path.jump_times[jump] + times)[:, path.used]
+        times, values = along_orbits(path, _SAMPLES)
+        values = values[:, path.used]
         ax.set_xlabel(CLOCK_LABELS["distance"])
     else:
         times = np.linspace(0.0, float(path.arclength(path.drawn_until)), _SAMPLES)

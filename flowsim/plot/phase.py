@@ -11,6 +11,7 @@ import numpy as np
 
 from flowsim.arrays import Array, Index
 from flowsim.plain_numbers import count, finite
+from flowsim.plot.curves import along_orbits, sample_times
 from flowsim.plot.style import FLOW, LIMIT, STYLE, styled
 from flowsim.results import Trajectory
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from flowsim.limits import SaddlePath
 
 
+#: The height of a number beside a saddle, relative to an axis.
+_NUMBER = 0.05
 _SAMPLES = 4000
-#: Fraction of an animation that advances with the clock, not with the distance travelled.
+#: Fraction of an animation that advances with the arc length, not with the distance travelled.
 _REST = 0.3
 _FLOW, _LIMIT, _SADDLE = FLOW, LIMIT, "#000000"
-#: End of the limit's curve relative to its last jump.
-_BEYOND = 1.02
 #: A coordinate that moves by less than this fraction of the others' range counts as constant.
 _STILL = 0.02
 
@@ -59,7 +60,7 @@ def phase(
         _draw_path(ax, path, chosen)
     if traj is not None:
         label = f"α = {traj.info['alpha']}" if "alpha" in traj.info else "flow"
-        ax.plot(*_curve(traj, chosen).T, color=_FLOW, ls="-", lw=1.5, label=label)
+        ax.plot(*_curve(traj, chosen)[1].T, color=_FLOW, ls="-", lw=1.5, label=label)
     _label(ax, _names(traj, path), chosen)
     _even_out(ax, len(chosen))
     ax.legend(loc="best" if len(chosen) == 2 else "upper left")
@@ -101,7 +102,7 @@ def animate(
         ax = _axes(ax, len(chosen))
         if path is not None:
             _draw_path(ax, path, chosen)
-        curve = _curve(traj, chosen)
+        lengths, curve = _curve(traj, chosen)
         ax.plot(*curve.T, alpha=0.0)  # sets the limits once for all frames
         (line,) = ax.plot(*curve[:1].T, color=_FLOW, ls="-", lw=1.8)
         (dot,) = ax.plot(*curve[:1].T, color=_FLOW, marker="o", ls="", ms=6)
@@ -111,7 +112,7 @@ def animate(
     # A layout solved for every frame would make the axes jitter.
     figure.canvas.draw()
     figure.set_layout_engine("none")
-    ends = _pace(curve, frames)
+    ends = _pace(lengths, curve, frames)
 
     def show(frame: int) -> tuple[Any, Any]:
         end = int(ends[frame])
@@ -185,33 +186,32 @@ def _axes(ax: Axes | None, dimensions: int) -> Any:
     return space
 
 
-def _curve(traj: Trajectory, chosen: list[int]) -> Array:
-    """Points evenly spread in arc length, or as recorded where there is no dense output."""
+def _curve(traj: Trajectory, chosen: list[int]) -> tuple[Array, Array]:
+    """Arc lengths (K,) and the chosen coordinates there (K, m): as recorded where there is no dense output."""
     if traj.dense is None:
-        return traj.beta[:, chosen]
-    lengths = np.linspace(0.0, float(traj.arclength[-1]), _SAMPLES)
-    return traj.at(lengths, clock="arclength").beta[:, chosen]
+        return traj.arclength, traj.beta[:, chosen]
+    lengths = sample_times(traj, _SAMPLES)
+    return lengths, traj.dense.some(lengths, "arclength", np.array(chosen))
 
 
-def _pace(curve: Array, frames: int) -> Index:
-    """Points at which the frames end: mostly by distance travelled, partly by the run's clock."""
+def _pace(lengths: Array, curve: Array, frames: int) -> Index:
+    """Points at which the frames end: mostly by distance travelled, partly by arc length."""
     travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-    progress = np.linspace(0.0, _REST, len(curve)) + travelled / (travelled[-1] or 1.0)
-    ends = np.searchsorted(progress, np.linspace(0.0, progress[-1], frames), side="left")
+    progress = _REST * lengths / (lengths[-1] or 1.0) + travelled / (travelled[-1] or 1.0)
+    ends = np.searchsorted(progress, np.linspace(progress[0], progress[-1], frames), side="left")
     return np.minimum(ends, len(curve) - 1)
 
 
 def _draw_path(ax: Any, path: SaddlePath, chosen: list[int]) -> list[Artist]:
-    last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
-    last = min(last, float(np.nextafter(path.horizon, 0)))
-    lengths = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
-    curve, saddles = path.curve(lengths)[:, chosen], path.saddles[:, chosen]
+    curve, saddles = along_orbits(path, _SAMPLES)[1][:, chosen], path.saddles[:, chosen]
     artists: list[Artist] = [*ax.plot(*curve.T, color=_LIMIT, ls=":", lw=1.2, label="limit: orbits")]
     artists += ax.plot(*saddles.T, color=_SADDLE, marker="o", ls="", ms=4.5, label="saddles", zorder=5)
+    extent, numbered = np.ptp(saddles, axis=0) + np.finfo(float).tiny, np.empty((0, len(chosen)))
     for k, saddle in enumerate(saddles):
-        # Saddles that coincide in these coordinates share their first number.
-        if np.abs(saddles[:k] - saddle).max(axis=1, initial=0.0).min(initial=np.inf) < 0.02 * np.abs(saddles).max():
+        # Of saddles too close for two numbers the first has one.
+        if (np.abs(numbered - saddle) < _NUMBER * extent).all(axis=1).any():
             continue
+        numbered = np.vstack([numbered, saddle])
         artists.append(ax.text(*saddle, f"  {k}", fontsize=8, va="bottom"))
     return artists
 

@@ -185,8 +185,9 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
         axes[1, 0].set_title("Coefficients in use")
     names = _invariants(traj)
     if names:
-        text = f"{names} conserved to a relative {max(traj.imbalance_drift, np.finfo(float).eps):.0e}"
-        figure.supxlabel(text, fontsize=8, color="0.35", x=0.99, ha="right")
+        drift = traj.imbalance_drift
+        how = f"to a relative {drift:.0e}" if drift > np.finfo(float).eps else "to rounding"
+        figure.supxlabel(f"{names} conserved {how}", fontsize=8, color="0.35", x=0.99, ha="right")
     fit(figure, axes)
     return figure
 

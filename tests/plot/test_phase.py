@@ -57,6 +57,27 @@ def test_the_saddles_are_marked_where_the_limit_has_them(path: fs.SaddlePath) ->
     np.testing.assert_allclose(ax.get_lines()[1].get_xydata(), path.saddles[:, :2])
 
 
+def test_long_plateaus_leave_the_jumps_their_points() -> None:
+    # The last jump comes at 5,000 times the first: points even in arc length would step over all the others.
+    problem = fs.Regression(np.diag([1.0, 0.9, 0.8, 0.03]), [3.0, 2.0, 2.0, 0.01])
+    path = fs.saddle_to_saddle(UV, problem)
+    flow = fs.gradient_flow(UV, problem, 1.1 * path.jump_times[-1], alpha="1e-100", clock="accelerated")
+    orbits, dots, drawn = (line.get_xydata() for line in fs.plot.phase(flow, [0, 1], path=path).get_lines())
+    for curve in (orbits, drawn):
+        for saddle in dots:
+            assert np.linalg.norm(curve - saddle, axis=1).min() < 0.02
+        assert np.linalg.norm(np.diff(curve, axis=0), axis=1).max() < 0.05
+
+
+def test_numbers_of_close_saddles_do_not_overlap() -> None:
+    path = fs.saddle_to_saddle(UV, fs.Regression(np.diag([1.0, 0.8, 0.6]), [3.0, 3.0, 0.05]))
+    ax = fs.plot.phase(path=path, coordinates=[0, 2])
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) >= 2
+    assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
+
+
 def test_what_cannot_be_drawn_is_said(traj: fs.Trajectory) -> None:
     with pytest.raises(ValueError, match="`coordinates` must be 2 or 3 different indices below d=3"):
         fs.plot.phase(traj, [0, 3])
