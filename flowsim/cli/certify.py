@@ -18,7 +18,11 @@ from flowsim.compiling import compiling_note
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
 @click.option("--all-rows/--applicable", default=False, show_default=True, help="Show what does not apply, and why.")
 @click.option(
-    "--out", "--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="A file for the rows, JSON."
+    "--out",
+    "--json",
+    "out",
+    type=click.Path(path_type=Path),
+    help="A file for the rows, JSON; or a folder of `flowsim run`, whose report then shows them.",
 )
 @progress_option
 def certify(
@@ -41,6 +45,8 @@ def certify(
 
     problem = table.read(network.width)
     net = network.build()
+    if out is not None and out.is_dir():
+        out /= "certificates.json"
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"`--out` must name a file in an existing folder; there is none at {out.parent}.")
     with compiling_note(progress):

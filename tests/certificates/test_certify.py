@@ -232,6 +232,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys: pytest.C
     main(["certify", "--theorem", "jump-times", "--theorem", "least-squares", "--out", str(out), "--no-progress"])
     assert "2 of 2 theorems hold" in capsys.readouterr().out
     assert json.loads(out.read_text())["holds"] is True
+    main(["certify", "--theorem", "least-squares", "--out", str(tmp_path), "--no-progress"])  # a run's folder
+    assert json.loads((tmp_path / "certificates.json").read_text())["holds"] is True
 
 
 def test_the_least_trace_is_found_at_any_scale_of_the_targets():
