@@ -14,7 +14,7 @@ from flowsim.explore.controls import CLOCKS
 from flowsim.explore.redraw import Shown
 from flowsim.json_values import typed_array
 from flowsim.limits.horizons import least_loss
-from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
+from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times, simplified
 from flowsim.plot.style import spans_decade
 
 #: name -> heading
@@ -24,8 +24,8 @@ FIGURES = {
     "plane": "The flow in two coefficients",
     "limit": "The limit α → 0",
 }
-#: Points of a curve, and of a limit path by arc length.
-_POINTS, _SAMPLES = 700, 400
+#: What a screen resolves, relative to the height of a figure; points of a limit path by arc length.
+_RESOLVED, _SAMPLES = 1e-3, 400
 #: Largest number of curves without a name.
 _MOST_GREY = 30
 #: Fraction of its first value down to which excess loss is drawn: below it is rounding.
@@ -37,11 +37,11 @@ _SADDLE = {"color": _GREY, "size": 7, "symbol": "circle-open"}
 def draw(shown: Shown) -> dict[str, dict[str, Any]]:
     """Figures by name."""
     curves = drawn(shown.traj, shown.clock)
-    kept = _thinned(curves.x, curves.beta)
+    axis = _clock_axis(shown)
+    kept = _drawn_points(curves.x, curves.beta, axis)
     named = [int(i) for i in curves.index[curves.named]]
     colours = dict(zip(named, _palette(), strict=False))
     x, beta = curves.x[kept], dict(zip(curves.index.tolist(), curves.beta[kept].T, strict=True))
-    axis = _clock_axis(shown)
     return {
         "loss": _loss(shown, axis),
         "coordinates": _coordinates(shown, x, beta, colours, axis),
@@ -64,16 +64,12 @@ def _palette() -> list[str]:
         ]
 
 
-def _thinned(x: Array, values: Array) -> Index:
-    """Points evenly spaced on the clock, along the curves, and over the steps."""
-    if len(x) <= _POINTS:
-        return np.arange(len(x))
-    way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(values, axis=0)).sum(axis=1))])
-    share = _POINTS // 3
-    parts = [np.linspace(0, len(x) - 1, share).astype(np.intp)]
-    for along in (x, way):
-        parts.append(np.searchsorted(along, np.linspace(along[0], along[-1], share)))
-    return np.unique(np.minimum(np.concatenate(parts), len(x) - 1))
+def _drawn_points(x: Array, curves: Array, axis: dict[str, Any]) -> Index:
+    """Of the points of curves (K, m) those that a screen resolves on that axis."""
+    if axis["type"] == "log":
+        x = np.log(np.maximum(x, 10.0 ** axis["range"][0]))
+    size = np.ptp(curves) if curves.size else 1.0
+    return simplified(x, curves / (size or 1.0), _RESOLVED)
 
 
 def _curve(x: Any, y: Any, **options: Any) -> dict[str, Any]:
@@ -130,23 +126,19 @@ def _steps(shown: Shown, values: Array) -> tuple[Array, Array]:
 
 def _loss(shown: Shown, axis: dict[str, Any]) -> dict[str, Any]:
     traj = shown.traj
-    lengths = sample_times(traj)
-    state = traj if traj.dense is None else traj.at(lengths, clock="arclength")
-    x = state.clock_values(shown.clock)
-    kept = _thinned(x, state.beta)
-    # Needs a product with X at each point: computed at drawn points only.
-    values = state.loss[kept] if traj.dense is None else traj.at(lengths[kept], clock="arclength").loss
+    state = traj if traj.dense is None else traj.at(sample_times(traj), clock="arclength")
     least = least_loss(shown.problem, shown.path)
     shift = 0.0 if least is None else least
-    floor = max(_FLOOR * float(values[0] - shift), np.finfo(float).tiny)
+    floor = max(_FLOOR * float(state.loss[0] - shift), np.finfo(float).tiny)
+    losses, x = np.maximum(state.loss - shift, floor), state.clock_values(shown.clock)
+    kept = _drawn_points(x, np.log(losses)[:, None], axis)
     traces = []
     if shown.path is not None and shown.clock != "arclength":
-        times, losses = _steps(shown, np.asarray(shown.path.losses))
+        times, of_limit = _steps(shown, np.asarray(shown.path.losses))
         line = {"color": _GREY, "dash": "dot", "width": 1.2}
-        traces.append(_curve(times, np.maximum(losses - shift, floor), name="limit", line=line))
+        traces.append(_curve(times, np.maximum(of_limit - shift, floor), name="limit", line=line))
     flow = {"color": _palette()[0], "width": 2}
-    losses = np.maximum(values - shift, floor)
-    traces.append(_curve(x[kept], losses, name=f"α = {shown.controls.alpha}", line=flow))
+    traces.append(_curve(x[kept], losses[kept], name=f"α = {shown.controls.alpha}", line=flow))
     y = {"type": "log", "title": {"text": "L(β) − L*" if least is not None else "L(β)"}, "exponentformat": "power"}
     return _figure(traces, axis, y, showlegend=True, legend={"x": 0.01, "y": 0.02, "bgcolor": "rgba(0,0,0,0)"})
 

@@ -93,6 +93,25 @@ def along_orbits(path: SaddlePath, samples: int) -> tuple[Array, Array]:
     return distance, path.curve(path.jump_times[jump] + distance)
 
 
+def simplified(x: Array, values: Array, tolerance: float) -> Index:
+    """Points of curves (K, m) over x (K,), ascending, such that lines between them leave no curve by more than that.
+
+    By bisection at the point farthest off (Ramer, Douglas and Peucker), with vertical distances.
+    """
+    kept, left = [0], [(0, len(x) - 1)][: len(x) - 1]
+    while left:
+        begin, end = left.pop()
+        share = (x[begin:end] - x[begin]) / ((x[end] - x[begin]) or 1.0)
+        line = values[begin] + share[:, None] * (values[end] - values[begin])
+        off = np.abs(values[begin:end] - line).max(axis=1, initial=0.0)
+        if end - begin > 1 and off.max() > tolerance:
+            middle = begin + int(off[1:].argmax()) + 1
+            left += [(middle, end), (begin, middle)]
+        else:
+            kept.append(end)
+    return np.array(kept)
+
+
 def _largest(peak: Array) -> Index:
     return np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
 
