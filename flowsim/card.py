@@ -1,20 +1,37 @@
-"""HTML representations of results for notebooks: title, facts and a small SVG figure, without scripts or requests."""
+"""How results show themselves: in notebooks by title, facts and a small SVG figure, without scripts or requests."""
 
 from __future__ import annotations
 
 import dataclasses
 import html
+import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Okabe & Ito, distinct for every kind of colour vision on white and on black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _WIDTH, _HEIGHT, _MARGIN = 300, 110, 4
 #: Largest numbers of points of a curve, of curves, and of bars.
 _MOST_POINTS, _MOST_CURVES, _MOST_BARS = 400, 7, 40
+
+
+class Plotted:
+    """A result that a function of :mod:`flowsim.plot` draws."""
+
+    #: the name of the function
+    _plotted_by: ClassVar[str]
+
+    def plot(self, **options: Any) -> Axes:
+        """The figure of this result by its function of :mod:`flowsim.plot`, with its options, `ax` among them."""
+        draw = getattr(importlib.import_module("flowsim.plot"), self._plotted_by)  # on call: it is on a higher floor
+        axes: Axes = draw(self, **options)
+        return axes
 
 
 def number(value: Any) -> str:

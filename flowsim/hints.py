@@ -59,12 +59,10 @@ def hinting(function: Callable[P, R]) -> Callable[P, R]:
                 if wrong is None:
                     raise
                 raise ValueError(wrong) from error
-        unknown = next(name for name in kwargs if name not in known)
-        if not hands_on or _synonyms(unknown, known):
-            raise TypeError(
-                f"{function.__qualname__.removesuffix('.__init__')}() got an unexpected keyword argument {unknown!r}"
-                f"{_meant(unknown, known)}"
-            )
+        for unknown in (name for name in kwargs if name not in known):
+            if not hands_on or _synonyms(unknown, known):
+                whose = function.__qualname__.removesuffix(".__init__")
+                raise TypeError(f"{whose}() got an unexpected keyword argument {unknown!r}{_meant(unknown, known)}")
         return function(*args, **kwargs)
 
     return called

@@ -23,9 +23,13 @@ from flowsim.results.fields import make_problem
 from flowsim.results.files import read_trajectory
 from flowsim.results.netcdf import Labelled, read
 from flowsim.results.saved import RESULT, read_result
+from flowsim.studies.compare import Comparison, EnsembleComparison
+from flowsim.studies.lasso_link import LassoLink
 from flowsim.studies.limit_study import LimitStudy, Rate
 
-Result = Trajectory | SaddlePath | LinearSaddlePath | StochasticFlow | LimitStudy | Certificates
+Paths = SaddlePath | LinearSaddlePath
+Studies = LimitStudy | LassoLink | Comparison | EnsembleComparison
+Result = Trajectory | Paths | Studies | StochasticFlow | Certificates
 
 #: What makes an object of each class of its fields.
 _MAKERS: dict[str, Any] = {
@@ -34,7 +38,10 @@ _MAKERS: dict[str, Any] = {
         Block,
         Certificate,
         Certificates,
+        Comparison,
+        EnsembleComparison,
         Escape,
+        LassoLink,
         LimitStudy,
         LinearData,
         LinearSaddlePath,
@@ -63,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> Result:
 
     Returns
     -------
-    Trajectory, SaddlePath, LinearSaddlePath, StochasticFlow, LimitStudy or Certificates
+    Trajectory, limit path, study, comparison, certificates or stochastic flow
         The object in the file.
 
     Notes

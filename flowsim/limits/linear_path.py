@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +22,6 @@ from flowsim.problem import Problem, matrix_targets
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -44,6 +43,8 @@ class LinearSaddlePath(Staircase):
     has nuclear norm 1.
     """
 
+    _plotted_by = "linear_limit"
+
     data: LinearData | ReducedLinearData = field(repr=False)
     ranks: Integers
     width: int
@@ -58,12 +59,6 @@ class LinearSaddlePath(Staircase):
     def _repr_html_(self) -> str:
         data = f"{self.problem.n} x {self.problem.d}, {self.data.m} targets"
         return self._card(data, {"rank at the end": int(self.ranks[-1])}, self.singular_values, "singular values")
-
-    def plot(self, **options: Any) -> Axes:
-        """Singular values over a clock: :func:`flowsim.plot.linear_limit`, with its options."""
-        import flowsim  # on call: `flowsim.plot` is on a higher floor
-
-        return flowsim.plot.linear_limit(self, **options)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row per plateau: its start and end, rank, loss and singular values."""

@@ -21,7 +21,6 @@ from flowsim.results.fields import fields_of
 if TYPE_CHECKING:
     import pandas
     import scipy.sparse
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,6 @@ class SaddlePath(Saddles):
     def _repr_html_(self) -> str:
         data, facts = f"{self.problem.n} x {self.problem.d}", {"coordinates used": len(self.used)}
         return self._card(data, facts, self.sparse_saddles[:, self.used].toarray(), "coordinates")
-
-    def plot(self, **options: Any) -> Axes:
-        """Coordinates over a clock: :func:`flowsim.plot.saddle_to_saddle`, with its options."""
-        import flowsim  # on call: `flowsim.plot` is on a higher floor
-
-        return flowsim.plot.saddle_to_saddle(self, **options)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row per plateau: its start and end, its loss, and ``beta[name]`` of every coordinate ever active."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, Index, times_of
-from flowsim.card import card, curves
+from flowsim.card import Plotted, card, curves
 from flowsim.hints import hinting
 from flowsim.limits.convex import Escape
 from flowsim.limits.orbit import Orbit
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Staircase(Saved):
+class Staircase(Plotted, Saved):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
     A subclass provides :attr:`orbits` and the methods that raise NotImplementedError here.
@@ -46,6 +46,8 @@ class Staircase(Saved):
     stats : dict
         jumps, seconds, and further counters of the process.
     """
+
+    _plotted_by = "saddle_to_saddle"
 
     problem: Problem
     jump_times: Array

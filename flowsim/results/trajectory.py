@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, times_of
-from flowsim.card import card, curves
+from flowsim.card import Plotted, card, curves
 from flowsim.hints import hinting
 from flowsim.results.events import Events
 from flowsim.results.files import labelled
@@ -20,13 +20,12 @@ from flowsim.results.state import CLOCK_NAMES, Clock, Dense, State, nothing
 if TYPE_CHECKING:
     import pandas
     import xarray
-    from matplotlib.axes import Axes
 
     from flowsim.problem import Problem
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trajectory(Saved, State):
+class Trajectory(Plotted, Saved, State):
     """A flow or a descent, sampled at T times.
 
     Attributes
@@ -75,6 +74,8 @@ class Trajectory(Saved, State):
     events : Events
         The events requested that occurred: a sequence of :class:`flowsim.events.Occurrence`.
     """
+
+    _plotted_by = "trajectory"
 
     imbalance_drift: float
     success: bool
@@ -158,12 +159,6 @@ class Trajectory(Saved, State):
 
     def _labelled(self) -> Labelled:
         return labelled(self)
-
-    def plot(self, **options: Any) -> Axes:
-        """The coordinates over a clock: :func:`flowsim.plot.trajectory`, with its options."""
-        import flowsim  # on call: `flowsim.plot` is on a higher floor
-
-        return flowsim.plot.trajectory(self, **options)
 
     def __repr__(self) -> str:
         network = self.info.get("network")

@@ -15,9 +15,10 @@ from typing import overload
 import numpy as np
 
 from flowsim.arrays import Array, Bools
-from flowsim.card import card, curves, one_line
+from flowsim.card import Plotted, card, curves, one_line
 from flowsim.descent import Ensemble
 from flowsim.results import Trajectory
+from flowsim.results.saved import Saved
 from flowsim.results.trajectory import coordinate_names
 
 #: Points on each path when their shapes are compared.
@@ -29,7 +30,7 @@ _SAME_LOSS = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Plotted, Saved):
     """One descent against one flow.
 
     Attributes
@@ -58,6 +59,8 @@ class Comparison:
     names : tuple of str
         Of the entries of ``beta.ravel()``.
     """
+
+    _plotted_by = "compare"
 
     step: float
     t: Array
@@ -133,7 +136,7 @@ class Comparisons(tuple[Comparison, ...]):
 
 
 @dataclass(frozen=True, eq=False)
-class EnsembleComparison:
+class EnsembleComparison(Plotted, Saved):
     """The mean of many descents against one flow.
 
     Attributes
@@ -143,6 +146,8 @@ class EnsembleComparison:
     names : tuple of str
         Of the entries of beta.
     """
+
+    _plotted_by = "compare"
 
     t: Array
     flow_beta: Array

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, Integers, log_abs
-from flowsim.card import one_line
+from flowsim.card import Plotted, one_line
 from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
 from flowsim.errors import IntegrationError
@@ -86,8 +86,10 @@ class EdgeRun:
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeStudy:
+class EdgeStudy(Plotted):
     """Several step sizes from one start."""
+
+    _plotted_by = "edge_of_stability"
 
     runs: tuple[EdgeRun, ...]
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
-from flowsim.card import one_line
+from flowsim.card import Plotted, one_line
 from flowsim.limits import SaddlePath
 from flowsim.problem import Regression, require_squares
+from flowsim.results.saved import Saved
 from flowsim.studies.references import weighted_lasso
 
 #: Relative differences up to this count as zero.
@@ -29,7 +30,7 @@ _SAMPLES = 60
 
 
 @dataclass(frozen=True, eq=False)
-class LassoLink:
+class LassoLink(Plotted, Saved):
     """The time average of a limit path and the Lasso path.
 
     Attributes
@@ -46,6 +47,8 @@ class LassoLink:
         The coordinates whose dual leaves its bound at that time while their average is not 0.
     reason : str
     """
+
+    _plotted_by = "lasso_link"
 
     path: SaddlePath
     t: Array

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.card import card, curves, one_line
+from flowsim.card import Plotted, card, curves, one_line
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.hints import hinting
@@ -63,7 +63,7 @@ class Rate:
 
 
 @dataclass(frozen=True, eq=False)
-class LimitStudy(Saved):
+class LimitStudy(Plotted, Saved):
     r"""Errors of flows against their limit, one row per scale.
 
     Attributes
@@ -82,6 +82,8 @@ class LimitStudy(Saved):
         Fit of the errors of jump times.
     trajectories : tuple of Trajectory
     """
+
+    _plotted_by = "limit_study"
 
     path: SaddlePath | LinearSaddlePath
     alphas: tuple[str, ...]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
-from flowsim.card import one_line
+from flowsim.card import Plotted, one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import Alpha, GivenWeights, InitialScale, LinearNetwork
 from flowsim.network.linear_algebra import LinearData
@@ -124,7 +124,7 @@ def rate_bound(
 
 
 @dataclass(frozen=True, eq=False)
-class RateCertificate:
+class RateCertificate(Plotted):
     """The bound compared with a run.
 
     Attributes
@@ -142,6 +142,8 @@ class RateCertificate:
     bound : RateBound
     trajectory : Trajectory
     """
+
+    _plotted_by = "loss_bound"
 
     predicted: float
     measured: float

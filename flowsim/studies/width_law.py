@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.arrays import Array, Integers
-from flowsim.card import one_line
+from flowsim.card import Plotted, one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
@@ -35,7 +35,7 @@ _LONG = 40.0
 
 
 @dataclass(frozen=True, eq=False)
-class WidthLaw:
+class WidthLaw(Plotted):
     """Distances against widths.
 
     Attributes
@@ -54,6 +54,8 @@ class WidthLaw:
     holds : bool
         Slope within 0.05 of the prediction, and no distance above its bound.
     """
+
+    _plotted_by = "width_law"
 
     exponent: float
     widths: Integers

@@ -255,6 +255,7 @@ def test_what_is_declared_otherwise_is_not_equal() -> None:
         (lambda: fs.gradient_flow(NET, PROBLEM, until=3.0), "`t_end`"),
         (lambda: fs.gradient_descent(NET, PROBLEM, 0.1, steps=5), "`n_steps`"),
         (lambda: fs.gradient_descents(NET, PROBLEM, 0.1, 5, n_runs=2), "`runs`"),
+        (lambda: fs.gradient_descents(NET, PROBLEM, 0.1, 5, label_noise=0.1, seeds=[1, 2]), "`runs`"),
         (lambda: fs.DiagonalNetwork("u*v", eta=0.1), "`noise`"),
     ],
 )

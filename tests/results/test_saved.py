@@ -46,6 +46,22 @@ def test_a_study_of_one_scale_without_a_rate_comes_back_as_such(tmp_path: Path) 
     assert np.isnan(again.rate.order)
 
 
+def test_saved_comparisons_and_links_come_back_whole_and_draw_themselves(tmp_path: Path) -> None:
+    flow = fs.gradient_flow(PRODUCT, PROBLEM, 2.0, alpha=0.1)
+    many = fs.gradient_descents(PRODUCT, PROBLEM, 0.02, 100, alpha=0.1, label_noise=0.1, runs=3, seed=0)
+    for own in (
+        fs.compare(flow, fs.gradient_descent(PRODUCT, PROBLEM, 0.02, 100, alpha=0.1)),
+        fs.compare(flow, many),
+        fs.lasso_link(fs.saddle_to_saddle(PRODUCT, PROBLEM)),
+    ):
+        again = fs.load(own.save(tmp_path / "result.nc"))
+        assert type(again) is type(own) and repr(again) == repr(own)
+        for name, value in vars(own).items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(getattr(again, name), value)
+        assert again.plot().get_lines()
+
+
 def test_saved_certificates_keep_every_row(tmp_path: Path) -> None:
     own = fs.certify(PRODUCT, PROBLEM)
     again = fs.load(own.save(tmp_path / "certificates.nc"))
