@@ -76,14 +76,13 @@ def shrinkage_curve() -> Findings:
     error = np.abs(ends - predicted).max(axis=2)
     # At the fold the largest root is double and the flow converges slowly: the last point before it is left out.
     checks = [
-        Check(f"depth 2, eta = {eta}: soft threshold at eta^2", 0.0, float(error[0, j]), 1e-6)
-        for j, eta in enumerate(etas)
+        Check(f"depth 2, eta = {eta}: soft threshold at eta^2", 0.0, error[0, j], 1e-6) for j, eta in enumerate(etas)
     ]
     checks += [
         Check(
             f"depth {depth}, eta = {eta}: stationary point of L + V",
             0.0,
-            float(np.sort(np.abs(ends - predicted)[k, j])[-2]),
+            np.sort(np.abs(ends - predicted)[k, j])[-2],
             1e-3,
         )
         for k, depth in enumerate(depths)
@@ -94,7 +93,7 @@ def shrinkage_curve() -> Findings:
         ((ends[1, j] > 1e-3) & (c - ends[1, j] < 2 * np.sqrt(2) * eta**3 * (1 - 1e-3))).sum()
         for j, eta in enumerate(etas)
     ]
-    checks.append(Check("depth 3: survivors with |g| below 2 sqrt(2) eta^3", 0.0, float(sum(floor)), 0.5))
+    checks.append(Check("depth 3: survivors with |g| below 2 sqrt(2) eta^3", 0.0, sum(floor), 0.5))
     return Findings(
         {"": figure},
         xarray.Dataset(
@@ -228,7 +227,7 @@ def sharpness() -> Findings:
             coords={"log_ratio": logs},
         ),
         {"eta": eta, "starts": [-1.4, -0.7, 0.9, 1.5], "t_end": 60.0},
-        [Check("flows end balanced (largest |ln|u/v||/2)", 0.0, float(max(finals)), 1e-3)]
+        [Check("flows end balanced (largest |ln|u/v||/2)", 0.0, max(finals), 1e-3)]
         + [
             Check(f"diabetes, {row.name}: error over tolerance", 1.0, row.error / row.tolerance, kind="at most")
             for row in rows
@@ -274,7 +273,7 @@ def stochastic_sam() -> Findings:
         [
             Check(
                 "largest difference of mean and flow: 5 standard errors and 5 h",
-                float(5 * error.max() + 5 * step),
+                5 * error.max() + 5 * step,
                 gap,
                 kind="at most",
             )

@@ -29,12 +29,14 @@ def _ratio(x2: float, alpha: float, digits: float) -> float:
     return float(np.sinh(2 * x2 * nu) / np.sinh(2 * nu))
 
 
+def _separable() -> Problem:
+    X = np.random.default_rng(0).standard_normal((20, 30))
+    return Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(27)]), "exponential")
+
+
 @experiment("kernel-to-rich", MOROSHKO, "Separable data: from the l2 to the l1 margin, down to a loss of 1e-1000000")
 def kernel_to_rich() -> Findings:
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((20, 30))
-    problem = Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(27)]), "exponential")
-    net = DiagonalNetwork("u*v")
+    problem, net = _separable(), DiagonalNetwork("u*v")
     best1, best2 = max_margin_l1(problem), max_margin_l2(problem)
     alphas = ("1e3", "10", "1", "1e-3")
     digits = np.geomspace(2.0, 1e6, 90)
@@ -65,25 +67,22 @@ def kernel_to_rich() -> Findings:
             Check(
                 "one sample (1, 0.9): beta_2/beta_1 at a loss of 1e-1000000",
                 _ratio(0.9, 1.0, 1e6),
-                float(end[1] / end[0]),
+                end[1] / end[0],
                 1e-6,
             ),
             Check(
                 "large scale, loss 1e-100: share of the l2 margin, at least",
                 0.99,
-                float(np.interp(100.0, digits, shares[1, 0])),
+                np.interp(100.0, digits, shares[1, 0]),
                 kind="at least",
             ),
             Check(
-                "scale 1, loss 1e-1000000: share of the l1 margin, at least",
-                0.97,
-                float(shares[0, 2, -1]),
-                kind="at least",
+                "scale 1, loss 1e-1000000: share of the l1 margin, at least", 0.97, shares[0, 2, -1], kind="at least"
             ),
             Check(
                 "scale 1: the share of the l1 margin is larger at the end than at 1e-100 by, at least",
                 0.01,
-                float(shares[0, 2, -1] - np.interp(100.0, digits, shares[0, 2])),
+                shares[0, 2, -1] - np.interp(100.0, digits, shares[0, 2]),
                 kind="at least",
             ),
         ],
@@ -96,10 +95,7 @@ def kernel_to_rich() -> Findings:
     "Separable data: two limits that do not commute, loss to 0 at fixed scale and scale to 0 first",
 )
 def frozen_active_set() -> Findings:
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((20, 30))
-    problem = Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(27)]), "exponential")
-    net = DiagonalNetwork("u*v")
+    problem, net = _separable(), DiagonalNetwork("u*v")
     best, path = max_margin_l1(problem), saddle_to_saddle(net, problem)
     assert path.escape is not None
     frozen = path.escape.margin / best.margin
@@ -130,21 +126,18 @@ def frozen_active_set() -> Findings:
         {"n": 20, "d": 30, "seed": 0, "alphas": alphas, "digits": [2.0, 1e6]},
         [
             Check(
-                "fixed scale 1, loss 1e-1000000: share of the l1 margin, at least",
-                0.97,
-                float(shares[0, -1]),
-                kind="at least",
+                "fixed scale 1, loss 1e-1000000: share of the l1 margin, at least", 0.97, shares[0, -1], kind="at least"
             ),
             Check(
                 "scale 1e-100000: share of the l1 margin at 1e-1000000 is that of the frozen active set",
                 frozen,
-                float(shares[-1, -1]),
+                shares[-1, -1],
                 1e-4,
             ),
             Check(
                 "scale 1e-100000: the largest coordinate at rest over the largest, at most",
                 1e-6,
-                float(left[-1]),
+                left[-1],
                 kind="at most",
             ),
         ],

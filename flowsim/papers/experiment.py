@@ -48,16 +48,19 @@ class Check:
     tolerance: float = 0.0
     kind: str = "equals"  #: {"equals", "at most", "at least"}
 
+    def __post_init__(self) -> None:
+        for name in ("predicted", "measured"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # of numbers of NumPy too
+
     @property
     def holds(self) -> bool:
-        predicted, measured = float(self.predicted), float(self.measured)
-        if not (math.isfinite(predicted) and math.isfinite(measured)):
+        if not (math.isfinite(self.predicted) and math.isfinite(self.measured)):
             return False
         if self.kind == "at most":
-            return measured <= predicted
+            return self.measured <= self.predicted
         if self.kind == "at least":
-            return measured >= predicted
-        return abs(measured - predicted) <= self.tolerance * (abs(predicted) or 1.0)
+            return self.measured >= self.predicted
+        return abs(self.measured - self.predicted) <= self.tolerance * (abs(self.predicted) or 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         return {

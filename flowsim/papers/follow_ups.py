@@ -69,7 +69,7 @@ def deep_starts() -> Findings:
             Check(
                 f"{label}: jump times of the process against quadrature",
                 0.0,
-                float(np.abs(np.sort(waits) / path.jump_times - 1).max()),
+                np.abs(np.sort(waits) / path.jump_times - 1).max(),
                 1e-8,
             )
         )
@@ -134,14 +134,11 @@ def step_size() -> Findings:
         {"n": 20, "d": 40, "sparsity": 3, "seed": 2, "alpha": alpha, "seeds": seeds, "time": 60.0},
         [
             Check(
-                "imbalance obeys (1 - h^2 g^2) along every run (relative departure)",
-                1e-8,
-                float(max(drifts)),
-                kind="at most",
+                "imbalance obeys (1 - h^2 g^2) along every run (relative departure)", 1e-8, max(drifts), kind="at most"
             ),
             Check(
                 "smallest step: gradient descent ends where the flow does",
-                float(np.abs(flow.beta[-1]).sum()),
+                np.abs(flow.beta[-1]).sum(),
                 norms["gradient descent"][0],
                 0.02,
             ),
@@ -180,7 +177,7 @@ def step_to_flow() -> Findings:
         ),
         {"n": 15, "d": 8, "sparsity": 3, "noise": 0.1, "seed": 4, "alpha": alpha, "t_end": t_end, "steps": steps},
         [
-            Check("order of the distance to the gradient flow", 1.0, float(comparison.order), 0.1),
-            Check("order of the distance to the modified flow", 2.0, float(modified.order), 0.05),
+            Check("order of the distance to the gradient flow", 1.0, comparison.order, 0.1),
+            Check("order of the distance to the modified flow", 2.0, modified.order, 0.05),
         ],
     )

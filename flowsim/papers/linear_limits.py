@@ -36,11 +36,9 @@ def linear_saddle_to_saddle() -> Findings:
     checks = [
         Check("order of jump times in 1/ln(1/alpha)", 1.0, study.rate.order, 0.05),
         Check("the same with noise", 1.0, noisy.rate.order, 0.05),
-        Check("first jump", 1 / float(np.linalg.norm(X.T @ problem.y / n, 2)), float(path.jump_times[0]), 1e-12),
-        Check("largest distance at mid-plateau, 1e-100", 1e-6, float(study.plateau_errors[-1].max()), kind="at most"),
-        Check(
-            "end with noise: soft-thresholded fit", 0.0, float(np.abs(end - shrunk).max() / np.abs(shrunk).max()), 1e-6
-        ),
+        Check("first jump", 1 / float(np.linalg.norm(X.T @ problem.y / n, 2)), path.jump_times[0], 1e-12),
+        Check("largest distance at mid-plateau, 1e-100", 1e-6, study.plateau_errors[-1].max(), kind="at most"),
+        Check("end with noise: soft-thresholded fit", 0.0, np.abs(end - shrunk).max() / np.abs(shrunk).max(), 1e-6),
     ]
     return Findings(
         {

@@ -51,7 +51,7 @@ def rate_against_bound() -> Findings:
             Check(
                 f"{label}: largest loss over bound",
                 1.0 + 1e-6,
-                float((gap / gap[0] / np.exp(-rate * times))[seen].max()),
+                (gap / gap[0] / np.exp(-rate * times))[seen].max(),
                 kind="at most",
             )
         )
@@ -92,9 +92,7 @@ def width_law() -> Findings:
         ax.plot(widths, size[a], color=COLORS[a], marker="o", ms=5, ls="")
         label = rf"$a$ = {exponent}: slope {slope:.3f}, theory {0.5 - 2 * exponent:.1f}"
         ax.plot(widths, np.exp(offset) * widths**slope, color=COLORS[a], label=label)
-        checks.append(
-            Check(f"slope at a = {exponent}", 0.5 - 2 * exponent, float(slope), 0.05 / abs(0.5 - 2 * exponent))
-        )
+        checks.append(Check(f"slope at a = {exponent}", 0.5 - 2 * exponent, slope, 0.05 / abs(0.5 - 2 * exponent)))
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("width $h$")
@@ -138,7 +136,7 @@ def invariant_set() -> Findings:
         ),
         {"n": 6, "D": 10, "m": 2, "width": 60, "seed": 7},
         [
-            Check("end of the run from the invariant set", 0.0, float(curves[0][-1]), 1e-8),
-            Check("other starts end elsewhere", 1e-3, float(min(curves[1][-1], curves[2][-1])), kind="at least"),
+            Check("end of the run from the invariant set", 0.0, curves[0][-1], 1e-8),
+            Check("other starts end elsewhere", 1e-3, min(curves[1][-1], curves[2][-1]), kind="at least"),
         ],
     )

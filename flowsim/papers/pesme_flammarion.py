@@ -66,19 +66,19 @@ def loss_staircase() -> Findings:
             Check(
                 "mean distance of the loss to the staircase falls with alpha (largest ratio of neighbours)",
                 0.9,
-                float((distance[1:] / distance[:-1]).max()),
+                (distance[1:] / distance[:-1]).max(),
                 kind="at most",
             ),
             Check(
                 "jump times extrapolated to alpha = 0 equal the process (median relative error)",
                 0.0,
-                float(np.median(error)),
+                np.median(error),
                 1e-3,
             ),
             Check(
                 "l1 norm of the end at alpha = 1e-1000 against the linear programme",
-                float(min_l1(problem).value),
-                float(np.abs(flows[-1].beta[-1]).sum()),
+                min_l1(problem).value,
+                np.abs(flows[-1].beta[-1]).sum(),
                 1e-2,
             ),
         ],
@@ -125,10 +125,10 @@ def coordinates() -> Findings:
             Check(
                 "median distance at mid-plateaus falls with alpha (largest ratio of neighbours)",
                 0.5,
-                float(max(distances[1] / distances[0], distances[2] / distances[1])),
+                max(distances[1] / distances[0], distances[2] / distances[1]),
                 kind="at most",
             ),
-            Check("median distance at mid-plateaus, alpha = 1e-1000", 1e-3, float(distances[2]), kind="at most"),
+            Check("median distance at mid-plateaus, alpha = 1e-1000", 1e-3, distances[2], kind="at most"),
         ],
     )
 
@@ -176,12 +176,7 @@ def path_in_space() -> Findings:
                 gaps[0] / gaps[1],
                 kind="at least",
             ),
-            Check(
-                "the path ends at the least-squares solution",
-                0.0,
-                float(np.abs(path.end - [1.2, 0.9, -0.35]).max()),
-                1e-9,
-            ),
+            Check("the path ends at the least-squares solution", 0.0, np.abs(path.end - [1.2, 0.9, -0.35]).max(), 1e-9),
         ],
         {"movie": movie},
     )
@@ -223,8 +218,8 @@ def four_features() -> Findings:
         {"X": problem.X, "y": problem.y, "alphas": alphas},
         [Check(f"jump {k + 1}, extrapolated from the flows", expected[k], measured[k], 1e-5) for k in range(3)]
         + [
-            Check("saddles of the process", 0.0, float(np.abs(path.saddles - saddles).max()), 1e-14),
-            Check("flow at mid-plateaus against the saddles", 0.0, float(np.abs(at_plateaus - saddles).max()), 1e-6),
+            Check("saddles of the process", 0.0, np.abs(path.saddles - saddles).max(), 1e-14),
+            Check("flow at mid-plateaus against the saddles", 0.0, np.abs(at_plateaus - saddles).max(), 1e-6),
         ],
     )
 
@@ -250,12 +245,9 @@ def limit_rates() -> Findings:
         ),
         {"data": "diabetes", "alphas": alphas, "rtol": 1e-9},
         [
-            Check("order of the jump-time error in 1/ln(1/alpha)", 1.0, float(study.rate.order), 0.05),
+            Check("order of the jump-time error in 1/ln(1/alpha)", 1.0, study.rate.order, 0.05),
             Check(
-                "median distance at mid-plateaus, alpha = 1e-3000",
-                1e-5,
-                float(study.median_plateau_error[-1]),
-                kind="at most",
+                "median distance at mid-plateaus, alpha = 1e-3000", 1e-5, study.median_plateau_error[-1], kind="at most"
             ),
         ],
     )
