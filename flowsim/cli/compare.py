@@ -66,26 +66,18 @@ def compare(
     largest = tenth_of_stable(net, problem, momentum) if step is None else step
     end = max(200 * largest, first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
     with output_folder(out) as staging, compiling_note(progress):
-        try:
-            found = compare_halved_steps(
-                net,
-                problem,
-                largest,
-                end,
-                alpha=alpha,
-                momentum=momentum,
-                runs=seeds,
-                seed=seed,
-                workers=workers,
-                progress=progress,
-            )
-        except ValueError as error:
-            if not str(error).startswith("`step` must be larger"):
-                raise
-            why = str(error).partition(": ")[2].removesuffix(".")
-            raise click.BadParameter(
-                f"{why}; give a larger --step or --alpha, or a smaller --t-end.", param_hint="--step"
-            ) from None
+        found = compare_halved_steps(
+            net,
+            problem,
+            largest,
+            end,
+            alpha=alpha,
+            momentum=momentum,
+            runs=seeds,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
         summary: dict[str, Any] = {"network": repr(net), "data": table.name, "alpha": alpha, "momentum": momentum}
         summary |= found.summary()
         if "sampled" in summary:

@@ -47,42 +47,35 @@ class DataTable:
         given = [repr(str(self.data))]
         if self.target:
             given.append(repr(self.target[0] if len(self.target) == 1 else list(self.target)))
-        for name in ("raw", "sep", "columns", "drop", "dropna", "index", "loss"):
-            value = getattr(self, name)
-            if name in ("columns", "drop"):
-                value = _split(value)
-            elif name == "sep":
-                value = _separator(value)
-            elif name == "index":
-                value = _place(value)
-            if value and not (name == "loss" and value == "squared"):
-                given.append(f"{name}={value!r}")
+        given += [f"{name}={value!r}" for name, value in self._given.items()]
         return f"fs.datasets.read_table({', '.join(given)})"
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The arguments of :func:`flowsim.datasets.read_table`, besides file and target, that are not its defaults."""
+        found = {
+            "raw": self.raw,
+            "sep": {"tab": "\t", "\\t": "\t", "space": " "}.get(self.sep or "", self.sep),
+            "columns": _split(self.columns),
+            "drop": _split(self.drop),
+            "dropna": self.dropna,
+            "index": int(self.index) if self.index and self.index.lstrip("-").isdigit() else self.index,
+            "loss": None if self.loss == "squared" else self.loss,
+        }
+        return {name: value for name, value in found.items() if value not in (None, []) and value is not False}
 
     def read(self, width: int | None = None) -> Problem:
         """The problem; warnings about its file are printed to standard error. Several targets need a width."""
         from flowsim import datasets
 
         if self.data is None:
-            for option in ("target", "raw", "sep", "columns", "drop", "dropna", "index"):
-                if getattr(self, option):
-                    raise ValueError(f"`--{option}` needs a data file.")
-            if self.loss != "squared":
-                raise ValueError("`--loss` needs a data file: the bundled table has a real target.")
+            for option in ("target", *self._given) if self.target else self._given:
+                why = ": the bundled table has a real target" if option == "loss" else ""
+                raise ValueError(f"`--{option}` needs a data file{why}.")
             return datasets.diabetes()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            problem = datasets.read_table(
-                self.data,
-                self.target or None,
-                raw=self.raw,
-                sep=_separator(self.sep),
-                columns=_split(self.columns) or None,
-                drop=_split(self.drop),
-                dropna=self.dropna,
-                index=_place(self.index),
-                loss=self.loss,
-            )
+            problem = datasets.read_table(self.data, self.target or None, **self._given)
         for each in said:
             click.echo(f"flowsim: {str(each.message).replace('`columns`', '`--columns`')}", err=True)
         if width is None and problem.y.ndim == 2:
@@ -93,18 +86,10 @@ class DataTable:
         return problem
 
 
-def _place(given: str | None) -> int | str | None:
-    return int(given) if given is not None and given.lstrip("-").isdigit() else given
-
-
 def _split(given: tuple[str, ...]) -> list[str]:
     """``--drop a,b --drop '"c, d"'`` as three names: one with a comma stands in quotation marks."""
     names = (name.strip() for names in csv.reader(given, skipinitialspace=True) for name in names)
     return [name for name in names if name]
-
-
-def _separator(given: str | None) -> str | None:
-    return {"tab": "\t", "\\t": "\t", "space": " "}.get(given, given) if given is not None else None
 
 
 @dataclass(frozen=True)

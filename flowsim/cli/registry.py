@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -16,12 +15,8 @@ if TYPE_CHECKING:
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Problem
 
-#: name in an experiment -> module and name of the function
-FUNCTIONS = {
-    "gradient_descent": "flowsim.descent",
-    "gradient_flow": "flowsim.flows",
-    "saddle_to_saddle": "flowsim.limits",
-}
+#: Public functions, by their names.
+FUNCTIONS = ("gradient_descent", "gradient_flow", "saddle_to_saddle")
 #: Keys of [problem] for reading its file.
 FILE_OPTIONS = ("raw", "sep", "columns", "drop", "dropna", "index", "loss")
 #: Arguments set by the sweep, and arguments that are functions, which a file cannot hold.
@@ -97,7 +92,9 @@ def run_point(
 
 
 def _load(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(importlib.import_module(FUNCTIONS[name]), name)
+    import flowsim
+
+    function: Callable[..., Any] = getattr(flowsim, name)
     return function
 
 

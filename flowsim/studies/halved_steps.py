@@ -96,7 +96,10 @@ def compare_halved_steps(
     step, momentum, t_end = check_step(step), check_momentum(momentum), positive("t_end", t_end)
     counts = [max(1, round(t_end / (step / 2**halving))) for halving in range(3)]
     if not counts[-1] <= _MOST_STEPS:
-        raise ValueError(f"`step` must be larger: the runs would take {counts[-1]:.1e} steps.")
+        raise ValueError(
+            f"`step` must be larger: the runs would take {counts[-1]:.1e} steps; give a larger `step` or `alpha`, or a "
+            "smaller `t_end`."
+        )
     options: dict[str, Any] = {"alpha": alpha, "momentum": momentum}
     descents = [
         gradient_descent(net, problem, step / 2**halving, count, expected=True, record_every=_spacing(count), **options)
