@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, temporary_folder
-
-__all__ = ["FOLDER_VARIABLE", "cache_folder", "digest", "load_generated"]
+from flowsim.solvers.cache_folder import cache_folder, temporary_folder
 
 _CHECKSUM = "# sha256 "
 _lock = threading.RLock()

@@ -17,8 +17,6 @@ from flowsim.symbolic.origin import order_at_origin
 from flowsim.symbolic.sharpness import SHORT, Sharpness, sharpness_of
 from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
 
-#: Default degree up to which conserved polynomials are searched.
-INVARIANT_DEGREE = 4
 #: Relative error of a gradient at tiny weights from which on a remark is made.
 LOST = 1e-9
 

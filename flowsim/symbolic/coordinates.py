@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Size of the weights at which the accuracy of generated code is measured.
 TINY = "1e-20"
-#: Conserved polynomials are searched up to this degree.
+#: Conserved polynomials are searched up to this degree by default.
 INVARIANT_DEGREE = 4
 
 

@@ -11,7 +11,8 @@ from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.plain_numbers import count
 from flowsim.symbolic.chapters import steps
-from flowsim.symbolic.coordinate_derivation import INVARIANT_DEGREE, CoordinateDerivation
+from flowsim.symbolic.coordinate_derivation import CoordinateDerivation
+from flowsim.symbolic.coordinates import INVARIANT_DEGREE
 from flowsim.symbolic.linear_derivation import LinearDerivation
 from flowsim.symbolic.render import Rendered, Step
 from flowsim.symbolic.sharpness import minimal_trace

@@ -132,8 +132,7 @@ class LinearDerivation(Rendered):
 
     def _expected(self) -> tuple[str, str]:
         u, v = (f"{s}^2" for s in self.std)
-        tex = {str(s): sympy.latex(s) for s in self.std}
-        tu, tv = (f"{tex[str(s)]}^2" for s in self.std)
+        tu, tv = (f"{sympy.latex(s)}^2" for s in self.std)
         return (
             rf"\tfrac12\big( {tv} m \operatorname{{tr}} U^\top \Sigma U"
             rf" + {tu} \operatorname{{tr}}\Sigma\, \|V\|^2 \big) + \text{{const}}",

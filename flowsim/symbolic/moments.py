@@ -8,8 +8,6 @@ import sympy
 
 
 class _Moment(sympy.Function):
-    latex_name = ""
-
     def _latex(self, printer: Any, exp: str | None = None) -> str:
         arguments = r",\, ".join(printer._print(argument) for argument in self.args)
         power = "" if exp is None else f"^{{{exp}}}"

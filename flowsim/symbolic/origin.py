@@ -22,7 +22,6 @@ MAX_ORDER = 12
 
 #: A lowest part with more terms than this is not expanded.
 MAX_TERMS = 5000
-_ZERO = 1e-45
 
 
 def order_at_origin(formula: Formula) -> int:
@@ -83,6 +82,8 @@ def _part(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
     """Degree and expression of the lowest homogeneous part, from those of the subexpressions."""
     import sympy
 
+    from flowsim.symbolic.stable import vanishes
+
     if not e.free_symbols & x:
         if e == 0:
             raise _FlatError
@@ -100,7 +101,7 @@ def _part(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
         parts = [_part(term, x) for term in e.args]
         lowest = min(degree for degree, _ in parts)
         total = sympy.Add(*(part for degree, part in parts if degree == lowest))
-        return (lowest, total) if not _vanishes(total) else _along_ray(e, x)
+        return (lowest, total) if not vanishes(total) else _along_ray(e, x)
     base, exponent = (e.base, e.exp) if e.is_Pow else (e.args[0], None)
     at_zero = base.subs(dict.fromkeys(x, 0))
     if _is_singular(at_zero):
@@ -109,13 +110,13 @@ def _part(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
     constant = outer(at_zero)
     if _is_singular(constant):
         raise _SingularError
-    if not _vanishes(constant):
+    if not vanishes(constant):
         return 0, constant
     free = sympy.Dummy(real=True)
     slope = outer(free).diff(free).subs(free, at_zero)
     if _is_singular(slope):
         raise _SingularError
-    if _vanishes(slope):
+    if vanishes(slope):
         return _along_ray(e, x)
     degree, part = _part(base - at_zero, x)
     return degree, slope * part
@@ -125,13 +126,15 @@ def _along_ray(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Ex
     """The lowest part by derivatives of ``e(t w)`` in t, for sums whose lowest parts cancel."""
     import sympy
 
+    from flowsim.symbolic.stable import vanishes
+
     ray = sympy.Dummy(real=True)
     along = e.subs({symbol: ray * symbol for symbol in x}, simultaneous=True)
     for order in range(MAX_ORDER + 1):
         term = along.subs(ray, 0)
         if _is_singular(term):
             raise _SingularError
-        if not _vanishes(term):
+        if not vanishes(term):
             return order, sympy.expand(term) / sympy.factorial(order)
         along = along.diff(ray)
     raise _FlatError
@@ -141,16 +144,3 @@ def _is_singular(e: sympy.Expr) -> bool:
     import sympy
 
     return bool(e.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I))
-
-
-def _vanishes(e: sympy.Expr) -> bool:
-    """Whether an expression is zero to 60 digits, at two points if it depends on weights."""
-    import sympy
-
-    if e.is_Rational:
-        return bool(e == 0)
-    symbols = sorted(e.free_symbols, key=str)
-    return all(
-        abs(sympy.N(e.subs({w: sympy.Rational(shift + 7 * k, 31) for k, w in enumerate(symbols)}), 60)) < _ZERO
-        for shift in (2, 5)
-    )

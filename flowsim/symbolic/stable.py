@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
-#: A constant below this at 60 digits is zero, even if simplification does not show it.
+#: An expression below this at 60 digits is zero, even if simplification does not show it.
 _ZERO = sympy.Float("1e-45", 60)
 
 
@@ -81,7 +81,8 @@ class _Splitter:
         plain = sympy.Add(*(term.value for term in terms))
         if any(term.constant is None for term in terms):
             return _Split(plain, None, None)
-        constant = _simplified(sympy.Add(*(term.constant for term in terms)))
+        constant = sympy.Add(*(term.constant for term in terms))
+        constant = sympy.S.Zero if vanishes(constant) else constant
         rest = sympy.Add(*(term.rest for term in terms))
         if constant == 0:
             return _Split(rest, constant, rest)
@@ -172,14 +173,11 @@ def _power_difference(v: sympy.Expr, c: sympy.Expr, r: sympy.Expr, m: int) -> sy
     return _power_difference(v, c, r, half) * (v**half + c**half)
 
 
-def _simplified(constant: sympy.Expr) -> sympy.Expr:
-    """The constant, or 0 if it vanishes to 60 digits, at two values of its parameters."""
-    if constant.is_Rational:
-        return constant
-    plain = constant.replace(expm1, lambda a: sympy.exp(a) - 1).replace(log1p, lambda a: sympy.log(1 + a))
+def vanishes(e: sympy.Expr) -> bool:
+    """Whether an expression is zero to 60 digits, at two values of its symbols."""
+    if e.is_Rational:
+        return bool(e == 0)
+    plain = e.replace(expm1, lambda a: sympy.exp(a) - 1).replace(log1p, lambda a: sympy.log(1 + a))
     symbols = sorted(plain.free_symbols, key=str)
-    for shift in (3, 17):
-        point = {symbol: sympy.Rational(shift + 10 * index, 97) for index, symbol in enumerate(symbols)}
-        if not abs(sympy.N(plain.subs(point), 60)) < _ZERO:
-            return constant
-    return sympy.S.Zero
+    points = ({s: sympy.Rational(shift + 10 * k, 97) for k, s in enumerate(symbols)} for shift in (3, 17))
+    return all(bool(abs(sympy.N(plain.subs(point), 60)) < _ZERO) for point in points)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.solvers.cache_folder import FOLDER_VARIABLE
 from flowsim.symbolic import codegen, kernels
 
 DOUBLE = "from flowsim.solvers.compilation import compiled\n\n\n@compiled()\ndef double(x):\n    return 2.0 * x\n"
@@ -19,7 +20,7 @@ DOUBLE = "from flowsim.solvers.compilation import compiled\n\n\n@compiled()\ndef
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(codegen.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -29,7 +30,7 @@ def forget() -> None:
 
 
 def in_new_process(code: str, folder: Path, **variables: str) -> str:
-    environment = os.environ | {codegen.FOLDER_VARIABLE: str(folder)} | variables
+    environment = os.environ | {FOLDER_VARIABLE: str(folder)} | variables
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return run.stdout.strip()
 
@@ -85,7 +86,7 @@ def test_an_intact_file_is_not_generated_again(folder: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv(codegen.FOLDER_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file" / "cache"))
     module = codegen.load_generated(DOUBLE, "double")
     assert module.double(3.0) == 6.0
     assert tmp_path not in Path(module.__file__).parents
@@ -106,7 +107,7 @@ def test_processes_that_publish_at_once_agree_on_one_intact_file(tmp_path: Path)
         "from flowsim.symbolic.codegen import load_generated\n"
         f"print(load_generated({('X = 1' + chr(10)) * 2000!r}, 'race').X)"
     )
-    environment = os.environ | {codegen.FOLDER_VARIABLE: str(tmp_path)}
+    environment = os.environ | {FOLDER_VARIABLE: str(tmp_path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
