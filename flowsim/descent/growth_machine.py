@@ -118,7 +118,7 @@ class GrowthMachine:
         # A copy in another process has its own compiled code.
         return {name: value for name, value in vars(self).items() if name != "located"}
 
-    def _look_at(self, _: int, rows: Integers) -> None:
+    def _look_at(self, rows: Integers) -> None:
         """Set the decay by noise from the feature variances of the batch."""
         own = self.multipliers
         self.kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)

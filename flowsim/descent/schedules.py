@@ -102,17 +102,17 @@ def batch_variances(data: Data, rows: Integers, d: int) -> Array:
 
 def one_by_one(
     advance: Callable[..., bool],
-    before: Callable[[int, Integers], None],
+    before: Callable[[Integers], None],
     first: int,
     last: int,
     rows: Integers,
     labels: Array,
     noise: Array,
 ) -> bool:
-    """Steps `first` to `last` singly, each after ``before(k, its batch)``."""
+    """Steps `first` to `last` singly, each after ``before(its batch)``."""
     for k in range(first, last):
         at = slice(k - first, k - first + 1)
-        before(k, rows[k - first] if len(rows) else np.empty(0, np.int64))
+        before(rows[k - first])
         if not advance(k, k + 1, rows[at], labels[at], noise[at]):
             return False
     return True

@@ -159,7 +159,7 @@ class WeightMachine:
             return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
         return self._advance(first, last, rows, labels, noise)
 
-    def _look_at(self, _: int, rows: Integers) -> None:
+    def _look_at(self, rows: Integers) -> None:
         """Set the penalty of the noise from the feature variances of the batch."""
         variances = batch_variances(self.data, rows, self.d)
         self.options.penalty[:] = np.repeat(variances, self.lanes) * np.tile(self.steps, self.d)

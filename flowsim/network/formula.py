@@ -135,9 +135,7 @@ class _Reader:
             if match is None:
                 hint = " (write powers as **)" if text[position] == "^" else ""
                 raise self._error(f"unexpected {text[position]!r}{hint}", position)
-            kind = str(match.lastgroup)
-            kind = "number" if match.group("number") else "name" if match.group("name") else "op"
-            self.tokens.append((kind, match.group(), position))
+            self.tokens.append((str(match.lastgroup), match.group(), position))
             position = match.end()
         self.index = 0
 

@@ -19,7 +19,7 @@ from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
 from flowsim.errors import IntegrationError
 from flowsim.network import DiagonalNetwork, GivenWeights, LinearNetwork
-from flowsim.problem import Regression, require_squares
+from flowsim.problem import Regression, require_squares, single_target
 from flowsim.results import Trajectory
 
 #: A run is at the edge if its sharpness ends within this relative distance of 2/h.
@@ -216,16 +216,15 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
     """
     from scipy.optimize import nnls
 
-    require_squares(problem, "the limit of descent")
-    h, X, y = check_step(step), np.asarray(problem.X, dtype=float), problem.y.reshape(problem.n)
-    d = problem.d
+    own = single_target(require_squares(problem, "the limit of descent"))
+    h, X, y, d = check_step(step), np.asarray(own.X, dtype=float), own.y, own.d
     level = np.full((2, d), -1.0)
     beta, time = np.zeros(d), 0.0
     times: list[float] = []
     saddles = [beta]
     while len(times) < _MOST_JUMPS:
-        g = problem.gradient(beta) if problem.y.ndim == 1 else X.T @ (X @ beta - y) / problem.n
-        g[np.abs(g) <= _ZERO * max(1.0, float(np.abs(X.T @ y).max()) / problem.n)] = 0.0
+        g = own.gradient(beta)
+        g[np.abs(g) <= _ZERO * max(1.0, float(np.abs(X.T @ y).max()) / own.n)] = 0.0
         rate = log_abs(np.array([1.0 - h * g, 1.0 + h * g])) / h
         waits = np.where((level < 0) & (rate > 0), -level / np.where(rate > 0, rate, 1.0), np.inf)
         wait = float(waits.min())

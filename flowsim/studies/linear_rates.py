@@ -178,7 +178,8 @@ def certify_rate(
         slowest = float(LinearData.of(problem).curvatures[-1])
         t_end = 23.0 / bound.rate if bound.rate > 0 else 50.0 / slowest
     traj = gradient_flow(net, problem, t_end, alpha=alpha, start=start, rtol=rtol)
-    excess = _excess(problem, traj)
+    data = LinearData.of(problem)
+    excess = data.excess(data.directions.T @ traj.beta)  # without cancellation
     least = max(_ROUNDING * bound.initial_excess, rounding_of_excess(problem, traj))
     seen = (excess > least) & (traj.t > 0)
     with np.errstate(under="ignore"):
@@ -276,12 +277,6 @@ def _off_set(data: LinearData, U: Array, V: Array) -> float:
     first = np.linalg.norm(outside @ V.T) / (size_u * size_v) if size_u * size_v else 0.0
     second = np.linalg.norm(inside @ outside.T) / size_u**2 if size_u else 0.0
     return float(max(first, second))
-
-
-def _excess(problem: Regression, traj: Trajectory) -> Array:
-    """``L - L*`` without cancellation."""
-    data = LinearData.of(problem)
-    return data.excess(data.directions.T @ traj.beta)
 
 
 def rounding_of_excess(problem: Regression, traj: Trajectory) -> float:

@@ -100,9 +100,7 @@ def _constraints(problem: Regression) -> tuple[Any, Array, float]:
     Raises ValueError if y does not lie in the range of dense X.
     """
     X, y = _matrix(problem), target_vector(problem)
-    entries = X if isinstance(X, np.ndarray) else X.data
-    p = math.frexp(float(np.abs(entries).max(initial=0.0)))[1]
-    q = math.frexp(float(np.abs(y).max()))[1]
+    p, q = (exponent or 0 for exponent in problem.binary_exponents)
     y = np.ldexp(y, -q)
     if not isinstance(X, np.ndarray):
         return X * 2.0**-p, y, math.ldexp(1.0, q - p) if y.any() else 0.0
