@@ -19,6 +19,8 @@ from flowsim.symbolic import kernels
 SMALLEST = 1e-290
 #: Unknowns that are no logarithms are followed down to this power of the start (from 1e-3 at most).
 FLOOR_POWER, LARGEST_START = 8, 1e-3
+#: Predictions below this part of the targets are small.
+_SMALL_PREDICTION = 1e-4
 #: Beyond this many unknowns a dense Jacobian is not formed.
 LARGEST_JACOBIAN = 4000
 
@@ -84,7 +86,25 @@ class KernelCoordinates(Coordinates):
         return out
 
     def _gradient_of_loss(self, w: Array) -> Array:
-        return self.problem.gradient(self._mean(w, self.kind))
+        """``X^T (X m - y) / n``; near the start without the residual, in whose rounding a small m would be lost.
+
+        Where a feature is orthogonal to y such rounding is all of its rate, and too rough for any step.
+        """
+        mean, problem = self._mean(w, self.kind), self.problem
+        if not isinstance(problem, Regression):
+            return problem.gradient(mean)
+        predicted = problem.predict(mean)
+        if np.abs(predicted).max() < _SMALL_PREDICTION * self._largest_target:
+            return np.asarray(problem.rmatvec(predicted) / problem.n + self._first_gradient)
+        return np.asarray(problem.rmatvec(predicted - problem.y) / problem.n)
+
+    @cached_property
+    def _largest_target(self) -> float:
+        return float(np.abs(self.problem.y).max())
+
+    @cached_property
+    def _first_gradient(self) -> Array:
+        return self.problem.gradient(np.zeros(self.d))
 
     @cached_property
     def _rows(self) -> Array:

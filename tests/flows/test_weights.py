@@ -191,3 +191,16 @@ def test_products_whose_imbalance_weights_lose_to_the_tolerance_are_followed_in_
     right = X.T @ y / (X**2).sum(axis=0)
     np.testing.assert_allclose(traj.beta[-1], [right[0], 0.0, right[2]], atol=1e-5)
     assert traj.imbalance_drift < 1e-3
+
+
+def test_a_feature_orthogonal_to_the_targets_does_not_stall_the_start() -> None:
+    # Its rate, of second order in time, was the rounding of the residual: 73,000 steps in the first 2e-9 of the run.
+    problem = fs.Regression([[-2.0, 1.0, 1.0], [-2.0, 1.0, 2.0], [-1.0, 1.0, -2.0]], [2.0, 0.0, 1.0])
+    assert problem.gradient(np.zeros(3))[2] == 0.0
+    net = fs.DiagonalNetwork("sin(u)*v", noise=fs.RademacherNoise(0.012))
+    start = {"u": [0.86, 0.33, 1.36], "v": np.zeros(3)}
+    run = fs.gradient_flow(net, problem, 3.7, alpha=0.01, start=start, rtol=2e-7, atol=2e-9)
+    assert run.stats["steps"] < 400
+    fine = fs.gradient_flow(net, problem, 3.7, alpha=0.01, start=start, method="DOP853", rtol=1e-11, atol=1e-14)
+    assert fine.beta[-1, 2] != 0.0
+    np.testing.assert_allclose(run.beta[-1], fine.beta[-1], rtol=1e-5)
