@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import SAFETY, Coordinates, IntegrationOptions, Observed
 from flowsim.flows.reduced import Reduced
-from flowsim.growth.protocol import GrowthMap, SteppedMap
+from flowsim.growth.protocol import GrowthMap
 from flowsim.network import DiagonalNetwork
 from flowsim.network.decay import jumps
 from flowsim.problem import Problem, Regression
@@ -44,7 +44,7 @@ class DualCoordinates(Coordinates):
     Parameters
     ----------
     growth : GrowthMap
-        Of the network, from its start; a SteppedMap if not native.
+        Of the network, from its start; a :class:`~flowsim.growth.protocol.SteppedMap` if not native.
     native : bool
         States are those of the map and come from :meth:`integrate`.
     """
@@ -125,10 +125,6 @@ class DualCoordinates(Coordinates):
         with np.errstate(over="ignore", invalid="ignore"):
             return _FAST < float(np.abs(self._rhs(0.0, self.ivp.y0)).max()) * horizon < np.inf
 
-    @property
-    def stepped(self) -> SteppedMap:
-        return cast(SteppedMap, self.map)
-
     def _z(self, y: Array) -> Array:
         return y if self.native else self.reduced.dual(y)
 
@@ -148,7 +144,7 @@ class DualCoordinates(Coordinates):
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """The longest step that ends soon after a hidden coordinate becomes visible."""
         speed = self.reduced.dual(derivative)
-        return self.stepped.until_visible(self._z(y), t, speed, self.visible, _OVERSHOOT)
+        return float(self.map.until_visible(self._z(y), t, speed, self.visible, _OVERSHOOT))
 
     @cached_property
     def visible(self) -> float:
@@ -156,13 +152,13 @@ class DualCoordinates(Coordinates):
         return _VISIBLE * max(float(np.linalg.norm(self.reduced.b)), np.finfo(float).tiny)
 
     def _check(self, t: float, y: Array) -> str | None:
-        wrong = self.stepped.range_error(self._z(y), t)
+        wrong: str | None = self.map.range_error(self._z(y), t)
         return self.reduced.check(self._mean(t, y)) if wrong is None else wrong
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
         size = self.reduced.count
-        return 0.0, np.full(size, SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
+        return 0.0, np.full(size, SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.map.rate))
 
     def least_tolerance(self, y: Array) -> float:
         """The tolerance below which SciPy's methods take no other steps: they allow local errors relative to y."""

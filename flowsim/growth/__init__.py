@@ -1,8 +1,8 @@
 r"""Growth maps: beta as a function of the dual z, for a start at scale alpha.
 
 Data and loss act on a coordinate through ``z = -int g dt`` alone: ``beta_i = B_i(z_i, t)``. The
-first three forms satisfy one protocol (:mod:`flowsim.growth.protocol`): value, slope and curvature of B, weights and
-their logarithms, what they conserve, and the breakpoints of the dual as alpha vanishes.
+first three forms satisfy one protocol (:mod:`flowsim.growth.protocol`): value and slope of B, weights and their
+logarithms, and what they conserve.
 
 ============== ============================================= =================================================
 form           networks                                      exact because

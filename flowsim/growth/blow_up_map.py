@@ -19,7 +19,7 @@ from flowsim.growth.blow_up import FARTHER, grow
 from flowsim.growth.branch import Branch
 from flowsim.growth.curve_map import OnCurves
 from flowsim.growth.distance_unit import DistanceUnit
-from flowsim.growth.formula_origin import kernels_of, value_at_origin
+from flowsim.growth.formula_origin import value_at_origin
 from flowsim.growth.homogeneous import scaled_series
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
@@ -88,12 +88,6 @@ class BlowUpMap(OnCurves):
         with np.errstate(over="ignore"):
             distance = start * math.exp(-(self.order - 2) * self.scale.log - self.log_unit)
         return np.where(self._moves > 0, distance, np.inf)
-
-    def thresholds(self) -> tuple[Array, Array]:
-        start = np.array([[branch.start for branch in pair] for pair in self.curves]).T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own = np.where(self._moves > 0, start / self._moves, np.inf)[:, self.which]
-        return own[0], own[1]
 
     def separable(self) -> dict[str, Any]:
         moves, zero = self._moves[:, self.which], np.zeros((2, self.d))
@@ -178,32 +172,6 @@ class BlowUpMap(OnCurves):
 
     def slope(self, y: Array, t: Array | float) -> Array:
         return np.exp(self._read(y)[3] + self.unit.near)
-
-    def curvature(self, y: Array, t: Array | float) -> Array:
-        """``2 grad phi . Hess phi grad phi`` at the weights."""
-        w, _ = self.weights(y, t)
-        out = np.zeros((len(y), self.d))
-        for number, rows in enumerate(self.rows):
-            here = np.flatnonzero(self.which == number)
-            theta = np.ascontiguousarray(np.moveaxis(w[:, rows][:, :, here], 1, 0).reshape(len(rows), -1))
-            kernel = kernels_of(self.net.distinct[self.kinds[here[0]]])
-            kind = np.zeros(theta.shape[1], np.int64)
-            gradient, hessian = np.empty_like(theta), np.empty((len(rows), *theta.shape))
-            kernel.gradient(theta, kind, gradient)
-            kernel.hessian(theta, kind, hessian)
-            curvature = 2.0 * np.einsum("ap,abp,bp->p", gradient, hessian, gradient)
-            out[:, here] = curvature.reshape(len(y), -1)
-        return out * math.exp(2 * self.unit.near)
-
-    def potential(self, y: Array, t: Array | float) -> Array:
-        """On the outer part of either side; the inner part contributes of order alpha^2."""
-        d, unit = self.d, math.exp(self.unit.near)
-        out = np.zeros((len(y), d))
-        for number, pair in enumerate(self.curves):
-            here = np.flatnonzero(self.which == number)
-            for branch, part in zip(pair, (y[:, :d], y[:, d:]), strict=True):
-                out[:, here] += branch.potential(part[:, here].ravel() * unit).reshape(len(y), -1)
-        return out / unit
 
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         sign, logs, _, _ = self._read(y)

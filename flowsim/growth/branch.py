@@ -85,21 +85,6 @@ class Chain:
         size, slope = (_values(part[piece].T, at) for part in (self.size, self.slope))
         return _values(self.x[piece].transpose(2, 1, 0), at), size, slope, self.log_scale[piece]
 
-    def area(self, distance: Array, order: int) -> Array:
-        """``int |B| dY`` from distances (T,) to the largest, with |B| as it is at the end beyond the smallest."""
-        half = (self.high - self.low) / 2
-        primitive = (
-            np.polynomial.chebyshev.chebint(self.size, lbnd=1, axis=1)
-            * (half * np.exp(order * self.log_scale))[:, None]
-        )
-        whole = -_values(primitive.T, np.full(len(half), -1.0))
-        above = np.append(np.cumsum(whole[::-1])[::-1][1:], 0.0)
-        piece = np.clip(np.searchsorted(self.high, distance), 0, len(half) - 1)
-        at = np.clip((distance - self.low[piece]) / half[piece] - 1.0, -1.0, 1.0)
-        last = _values(self.size[:1].T, np.full(1, -1.0))[0] * math.exp(order * self.log_scale[0])
-        beyond = last * np.maximum(self.low[0] - distance, 0.0)
-        return above[piece] - _values(primitive[piece].T, at) + beyond
-
 
 def _values(coefficients: Array, at: Array) -> Array:
     """Chebyshev series (N + 1, ..., T), one at each point (T,)."""
@@ -178,19 +163,6 @@ class Branch:
             found = self._by_law(unit.log(distance[by_law]), own[by_law])
             sign[:, by_law], logs[:, by_law], size[by_law], slope[by_law] = found
         return sign, logs, size, slope
-
-    def potential(self, distance: Array) -> Array:
-        """``int |B| dz`` up to distances (T,), in units of 1."""
-        L = self.order
-        top = self.outer.top
-        with np.errstate(divide="ignore"):
-            powers = ((L - 2) * np.maximum(distance, max(top, 0.0))) ** (-2.0 / (L - 2)) / 2
-        if self.law is None:
-            powers = np.zeros(len(distance))
-        near = distance < top
-        if near.any():
-            powers[near] += self.outer.area(distance[near], L)
-        return powers / self.slope if self.slope else np.zeros(len(distance))
 
     def _by_law(self, log_distance: Array, own: Array) -> tuple[Array, Array, Array, Array]:
         law, L = self.law, self.order

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from flowsim.arrays import Array, Integers
-from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
-from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
+from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_potential, read_table, read_weights
 from flowsim.growth.resolved_curves import total_change
 from flowsim.network import DiagonalNetwork, Formula, InitialScale
 
@@ -58,9 +57,6 @@ class OnCurves:
     @property
     def invariants(self) -> tuple[str, ...]:
         return self._kernels.invariant_names
-
-    def drift(self, y: Array, t: Array | float) -> Array:
-        return np.zeros((len(y), self.direction.shape[1]))
 
     @cached_property
     def _at_start(self) -> tuple[Array, Array]:
@@ -163,19 +159,10 @@ class CurveMap(OnCurves):
     def slope(self, y: Array, t: Array | float) -> Array:
         return self(y)[1]
 
-    def _derivatives(self, z: Array) -> tuple[Array, Array]:
-        """B'' and a primitive of B at z (..., d)."""
-        flat = np.ascontiguousarray(z, dtype=float).reshape(-1, len(self.which))
-        curvature, potential = np.empty(flat.size), np.empty(flat.size)
-        table = self._covering(flat)
-        read_derivatives(table, primitives(table), np.tile(self.which, len(flat)), flat.ravel(), curvature, potential)
-        return curvature.reshape(z.shape), potential.reshape(z.shape)
-
-    def curvature(self, y: Array, t: Array | float) -> Array:
-        return self._derivatives(y)[0]
-
-    def potential(self, y: Array, t: Array | float) -> Array:
-        return self._derivatives(y)[1]
+    def potential(self, y: Array) -> Array:
+        potential, table = np.empty(y.size), self._covering(y)
+        read_potential(table, primitives(table), np.tile(self.which, len(y)), np.ravel(y), potential)
+        return potential.reshape(y.shape)
 
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         z = y
@@ -214,9 +201,6 @@ class CurveMap(OnCurves):
         np.minimum.at(lowest, self.which, low)
         np.maximum.at(highest, self.which, high)
         return lowest.tolist(), highest.tolist()
-
-    def thresholds(self) -> tuple[Array, Array]:
-        return growth_thresholds(self.net, self.direction, len(self.which))[:2]
 
     def separable(self) -> dict[str, Any]:
         ones = np.ones((1, len(self.which)))

@@ -183,8 +183,8 @@ def _join(table, area):
 
 
 @compiled()
-def read_derivatives(table, area, curve, z, curvature, potential):
-    """B'' and a primitive of B at points z (P,) on curves (P,); continued as in :func:`read_table`."""
+def read_potential(table, area, curve, z, potential):
+    """A primitive of B at points z (P,) on curves (P,); continued as in :func:`read_table`."""
     beta, slope = np.empty(z.shape[0]), np.empty(z.shape[0])
     read_table(table, curve, z, beta, slope)
     for i in range(z.shape[0]):
@@ -192,15 +192,6 @@ def read_derivatives(table, area, curve, z, curvature, potential):
         p = piece_of(table, c, z[i])
         at = min(max(z[i], table.low[p]), table.high[p])
         over = z[i] - at
-        curvature[i] = 0.0
-        if over == 0.0 and table.closed[p]:
-            for k in range(table.rate.shape[1]):
-                if table.sign_c[p, k] != 0.0:
-                    square = table.energy[c, k] * np.exp(2.0 * (table.log_c[p, k] + table.rate[c, k] * at))
-                    curvature[i] += (2.0 * table.rate[c, k]) ** 2 * square
-        elif over == 0.0:
-            x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
-            curvature[i] = _chebyshev(table.curvature[p], x)
         # B is linear beyond its last piece.
         potential[i] = _primitive(table, area, c, p, at) + over * (beta[i] - 0.5 * slope[i] * over)
 

@@ -128,24 +128,23 @@ class ExponentialMap:
             return self.decay
         return self.decay + 2 * self.modes.present * rates(self.schedule, t)[..., None, None]
 
-    def mean(self, exponents: Array, cap: float | None = None) -> Array:
+    def mean(self, exponents: Array) -> Array:
         """m at given exponents, shape (..., d)."""
-        return self.modes.shift + self._sum(exponents, self.cap if cap is None else cap)
+        return self.modes.shift + self._sum(exponents)
 
-    def _sum(self, exponents: Array, cap: float) -> Array:
-        return (self.modes.coefficient * _continued(exponents, cap)).sum(axis=-1)
+    def _sum(self, exponents: Array) -> Array:
+        return (self.modes.coefficient * _continued(exponents, self.cap)).sum(axis=-1)
 
-    def derivative(self, exponents: Array, by: Array, cap: float | None = None) -> Array:
+    def derivative(self, exponents: Array, by: Array) -> Array:
         """``sum_k coefficient_k by_k exp``: how m changes as exponents do at rates `by` (..., d, k)."""
-        grown = np.exp(np.minimum(exponents, self.cap if cap is None else cap))
-        return (self.modes.coefficient * by * grown).sum(axis=-1)
+        return (self.modes.coefficient * by * np.exp(np.minimum(exponents, self.cap))).sum(axis=-1)
 
     def state(self, z: Array) -> Array:
         return z
 
     def value(self, y: Array, t: Array | float) -> Array:
         if self.origin is None:
-            return self._sum(self.exponents(y, t), self.cap)
+            return self._sum(self.exponents(y, t))
         # The decay that modes have in common scales their differences.
         lost = self.decayed(t)
         common = lost.min(axis=-1)
@@ -160,15 +159,8 @@ class ExponentialMap:
     def slope(self, y: Array, t: Array | float) -> Array:
         return self.derivative(self.exponents(y, t), self.modes.rate)
 
-    def curvature(self, y: Array, t: Array | float) -> Array:
-        return self.derivative(self.exponents(y, t), self.modes.rate**2)
-
     def drift(self, y: Array, t: Array | float) -> Array:
         return -self.derivative(self.exponents(y, t), self.decaying(t))
-
-    def potential(self, y: Array, t: Array | float) -> Array:
-        rate = self.modes.rate
-        return self.derivative(self.exponents(y, t), np.divide(1.0, rate, out=np.zeros(rate.shape), where=rate != 0))
 
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         return self.modes.weights((self.exponents(y, t) / 2).swapaxes(-1, -2))
@@ -205,12 +197,6 @@ class ExponentialMap:
         slope[np.abs(slope) <= ZERO * np.abs(slopes).sum(axis=-1)] = 0.0
         decay = (self.modes.conserved * self.decay[:, None, :]).sum(axis=-1) / 2
         return np.where(vanishing, -np.inf, start), slope / 2, decay
-
-    def thresholds(self) -> tuple[Array, Array]:
-        growth = self.modes.rate * self.modes.present
-        with np.errstate(divide="ignore"):
-            plus, minus = (2.0 / np.maximum(side * growth, 0.0).max(axis=-1) for side in (1.0, -1.0))
-        return np.broadcast_to(plus, (self.modes.d,)), np.broadcast_to(minus, (self.modes.d,))
 
     def separable(self) -> dict[str, Array]:
         return self._rows

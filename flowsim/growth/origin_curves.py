@@ -21,7 +21,7 @@ import numpy as np
 from flowsim.arrays import Array, Integers
 from flowsim.growth.arrivals import arrival
 from flowsim.growth.curve import Curve
-from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_inverse, read_table
+from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_inverse, read_potential, read_table
 from flowsim.growth.formula_origin import Gradient, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 from flowsim.solvers.entropy import Response, trusted
@@ -140,8 +140,8 @@ class CurveResponse(Response):
         return beta, slope
 
     def potential(self, z: Array) -> float:
-        curvature, area = np.empty(len(z)), np.empty(len(z))
-        read_derivatives(self.table, primitives(self.table), self.which, z + self.shift, curvature, area)
+        area = np.empty(len(z))
+        read_potential(self.table, primitives(self.table), self.which, z + self.shift, area)
         return float(area.sum())
 
     def reach(self, z: Array, dz: Array) -> float:

@@ -12,7 +12,6 @@ underflows, z and time have units of their own (:mod:`flowsim.growth.distance_un
 
 from __future__ import annotations
 
-import itertools
 import math
 from functools import cached_property
 from typing import Any
@@ -130,19 +129,16 @@ class ProductMap:
         keys = np.vstack([order, self.stuck])
         shapes, which = np.unique(keys, axis=1, return_inverse=True)
         self.which = which.ravel()
+        #: of the dual above and below, in units of ``alpha^(2-L)``
         self._poles = product_thresholds(direction)
         self.shapes = [None if column[-1] else ProductShape(column[:-1]) for column in shapes.T]
         self.unit = self.unit.meeting(self.distance)
-
-    def thresholds(self) -> tuple[Array, Array]:
-        """The poles of the dual above and below, in units of ``alpha^(2-L)``."""
-        return self._poles
 
     @cached_property
     def distance(self) -> Array:
         """Distances from the start to both poles, (2, d)."""
         with np.errstate(over="ignore"):
-            return np.stack(self.thresholds()) * math.exp(-(self.depth - 2) * self.scale.log - self.log_unit)
+            return np.stack(self._poles) * math.exp(-(self.depth - 2) * self.scale.log - self.log_unit)
 
     def separable(self) -> dict[str, Any]:
         side = np.repeat([[1.0], [-1.0]], self.d, axis=1)
@@ -197,19 +193,7 @@ class ProductMap:
             slope += np.exp(2 * np.delete(logs, layer, axis=1).sum(axis=1))
         return slope * math.exp(self.unit.near)
 
-    def curvature(self, y: Array, t: Array | float) -> Array:
-        """``4 sum_{l<m} beta^3 / (w_l w_m)^2``."""
-        logs, sign = self._logs(y)
-        total = np.zeros(sign.shape)
-        for first, second in itertools.combinations(range(self.depth), 2):
-            others = np.delete(logs, [first, second], axis=1).sum(axis=1)
-            total += np.exp(3 * others + logs[:, first] + logs[:, second])
-        return 4 * sign * total * math.exp(2 * self.unit.near)
-
-    def drift(self, y: Array, t: Array | float) -> Array:
-        return np.zeros((len(y), self.d))
-
-    def potential(self, y: Array, t: Array | float) -> Array:
+    def potential(self, y: Array) -> Array:
         """``c^2 / 2``: ``beta dz = c dc``."""
         logs, _ = self._logs(y)
         return np.exp(2 * logs[:, self.smallest, np.arange(self.d)] - self.unit.near) / 2

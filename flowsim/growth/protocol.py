@@ -1,4 +1,4 @@
-r"""The protocol of growth maps, for flows, limits and descent.
+r"""The protocol of growth maps.
 
 Data and loss act on coordinate i through its dual ``z_i = -int g_i dt`` alone:
 
@@ -34,7 +34,7 @@ class GrowthMap(Protocol):
     base : array (d,) or (1,)
         The constant part of ``beta + shift``, which :meth:`separable` leaves out.
     is_damped : bool
-        Whether B depends on t.
+        Whether B depends on t: then `drift` (y, t) is ``dB/dt`` at fixed z, (T, d).
     """
 
     name: str
@@ -61,15 +61,6 @@ class GrowthMap(Protocol):
     def slope(self, y: Array, t: Array | float) -> Array:
         """``dB/dz``, (T, d), >= 0."""
 
-    def curvature(self, y: Array, t: Array | float) -> Array:
-        """``d^2 B/dz^2``, (T, d)."""
-
-    def drift(self, y: Array, t: Array | float) -> Array:
-        """``dB/dt`` at fixed z, (T, d)."""
-
-    def potential(self, y: Array, t: Array | float) -> Array:
-        """A primitive of B in z, (T, d), convex in z; its constant may depend on t."""
-
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """Weights (T, k, d) and the logarithms of their moduli."""
 
@@ -83,15 +74,15 @@ class GrowthMap(Protocol):
     def law(self, t: Array) -> Array:
         """Logarithms of the moduli of the conserved quantities, (T, p, d), from the start alone."""
 
-    def thresholds(self) -> tuple[Array, Array]:
-        """Breakpoints (t^+, t^-), (d,): the dual at which a coordinate becomes positive (negative) as alpha vanishes.
-
-        In units of ``ln(1/alpha)`` for formulas of order 2, of ``alpha^(2-L)`` for order L >= 3; infinite where that
-        side is never reached.
-        """
-
     def separable(self) -> dict[str, Any]:
         """Keyword arguments by which :class:`flowsim.solvers.SeparableFlow` is given the map."""
+
+
+class PotentialMap(GrowthMap, Protocol):
+    """A growth map that serves as an inverse mirror map (:mod:`flowsim.growth.response`)."""
+
+    def potential(self, y: Array) -> Array:
+        """A primitive of B in z, (T, d), convex in z."""
 
 
 class SteppedMap(GrowthMap, Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.growth.product_map import ProductMap
-from flowsim.growth.protocol import GrowthMap
+from flowsim.growth.protocol import PotentialMap
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.entropy import Response
 
@@ -25,7 +25,7 @@ class GrowthResponse(Response):
     growth of weights by z, 0 for poles alone.
     """
 
-    def __init__(self, growth: GrowthMap, above: Array, below: Array, rate: float = 0.0) -> None:
+    def __init__(self, growth: PotentialMap, above: Array, below: Array, rate: float = 0.0) -> None:
         self.map, self.above, self.below, self.rate = growth, above, below, rate
 
     def _state(self, z: Array) -> Array:
@@ -40,7 +40,7 @@ class GrowthResponse(Response):
     def potential(self, z: Array) -> float:
         """Infinite beyond a pole."""
         inside = (z < self.above) & (z > -self.below)
-        return float(self.map.potential(self._state(z), 0.0).sum()) if inside.all() else np.inf
+        return float(self.map.potential(self._state(z)).sum()) if inside.all() else np.inf
 
     def reach(self, z: Array, dz: Array) -> float:
         left = np.where(dz > 0, self.above - z, self.below + z)
