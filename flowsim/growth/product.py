@@ -18,7 +18,7 @@ _NEWTON = 8
 
 
 class ProductShape:
-    r"""``R(x) = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)`` for x >= 0, and its inverse.
+    r"""The inverse of ``R(x) = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, x >= 0.
 
     Above ``x_0``, some m_max, a series in m^2/x^2; below, Gauss panels in asinh(x/m_min), or in ln x if m_min = 0.
     """
@@ -47,19 +47,6 @@ class ProductShape:
         width = self.top / panels if self.crosses else _PANEL
         self.edges, self.values = np.array([self.top]), np.array([self.at_top])
         self._extend(panels, width)
-
-    def value(self, x: Array) -> Array:
-        """R(x)."""
-        logs = log_abs(x)
-        out = np.full(len(x), np.inf)
-        y = np.arcsinh(x / self.low) if self.crosses else logs
-        far = y >= self.top
-        out[far] = self._far(logs[far])
-        near = ~far & np.isfinite(y)
-        while near.any() and not self.crosses and self.edges[-1] > y[near].min():
-            self._extend(_PANELS, _PANEL)
-        out[near] = self._near(y[near], self._panel(y[near]))
-        return out
 
     def inverse(self, logs: Array) -> Array:
         """``ln x`` where ln R(x) = logs."""
@@ -97,9 +84,6 @@ class ProductShape:
         steps = width * (self._density(inner.ravel()).reshape(inner.shape) @ self.gauss)
         self.edges = np.append(self.edges, edges)
         self.values = np.append(self.values, self.values[-1] + np.cumsum(steps))
-
-    def _panel(self, y: Array) -> Index:
-        return np.clip(np.searchsorted(-self.edges, -y), 1, len(self.edges) - 1)
 
     def _near(self, y: Array, panel: Index) -> Array:
         start = self.edges[panel - 1]

@@ -34,7 +34,7 @@ def random_case(seed):
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("squares", [(0.5, 0.5), (0.5, 0.7, 3.0), (0.01, 9.0), (0.0, 2.0), (0.0, 0.0)])
-def test_the_time_to_infinity_is_its_integral_and_is_inverted(squares):
+def test_the_integral_to_infinity_is_inverted(squares):
     shape = ProductShape(np.array(squares))
     x = np.array([1e-4, 0.03, 0.9, 4.0, 300.0])
 
@@ -42,9 +42,7 @@ def test_the_time_to_infinity_is_its_integral_and_is_inverted(squares):
         return 1 / mpmath.fprod(mpmath.sqrt(t**2 + m) for m in squares)
 
     exact = [float(mpmath.quad(integrand, [value, 2 * value, 1e2 + value, 1e4 + value, mpmath.inf])) for value in x]
-    value = shape.value(x) if any(squares) else 1 / x
-    assert_allclose(value, exact, rtol=1e-9)
-    assert_allclose(shape.inverse(np.log(value)), np.log(x), atol=1e-9)
+    assert_allclose(shape.inverse(np.log(exact)), np.log(x), atol=1e-9)
 
 
 @pytest.mark.parametrize("alpha", ["1e-4", "1e-8", "1e-100"])
