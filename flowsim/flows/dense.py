@@ -204,9 +204,13 @@ class DenseOutput:
         if end is not None:
             step = np.append(np.arange(end.step + 1), end.step)
             return self.at_steps(step, np.append(np.zeros(end.step + 1), end.position))
+        return View(self, self.t, self._at_ends, *self._ends, {"arclength": lambda: self.arclength.values})
+
+    @property
+    def _ends(self) -> tuple[Index, Array]:
+        """The ends of all steps as steps and positions in them."""
         count = np.arange(len(self.t))
-        step, position = np.minimum(count, len(self.h) - 1), (count == len(self.h)).astype(float)
-        return View(self, self.t, self._at_ends, step, position, {"arclength": lambda: self.arclength.values})
+        return np.minimum(count, max(len(self.h) - 1, 0)), (count == len(self.h)).astype(float)
 
     def _at_ends(self, part: slice) -> Array:
         return self.solution.y if part == _ALL else self.solution.y[part]

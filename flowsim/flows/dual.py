@@ -113,7 +113,6 @@ class DualCoordinates(Coordinates):
             rhs=self._rhs,
             y0=np.zeros(self.reduced.count),
             jacobian=self._jacobian,
-            time_derivative=self._time_derivative if self.map.is_damped else None,
             step_limit=self._step_limit,
             check=self._check,
             breaks=jumps(self.net.weight_decay),
@@ -137,9 +136,6 @@ class DualCoordinates(Coordinates):
 
     def _jacobian(self, t: float, y: Array) -> Array:
         return self.reduced.jacobian(self._mean(t, y), self.map.slope(self._z(y), t))
-
-    def _time_derivative(self, t: float, y: Array) -> Array:
-        return self.reduced.toward(self._mean(t, y), self.map.drift(self._z(y), t))
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """The longest step that ends soon after a hidden coordinate becomes visible."""

@@ -47,6 +47,10 @@ class Expanded(Coordinates):
     def expansion(self, y: Array) -> tuple[Array, Array]:
         """F and F'F at a state, each up to one common factor."""
 
+    def _rhs(self, t: float, y: Array) -> Array:
+        field, curved = self.expansion(y)
+        return (self.rule.speed * (field - self.rule.curvature / 2 * curved)).ravel()
+
     def remarks(self, solution: Solution) -> dict[str, str]:
         """Where ``c |F'F| / |F|``, the step times the curvature of the loss along F, exceeds 1."""
         sizes = np.array([[np.linalg.norm(part) for part in self.expansion(y)] for y in solution.y])

@@ -88,11 +88,6 @@ class LossReader(DenseOutput):
         """The view at values of the clock ``ln(1/L)``."""
         return self.look(t, "log_loss")
 
-    @cached_property
-    def _ends(self) -> tuple[Index, Array]:
-        count = np.arange(len(self.t))
-        return np.minimum(count, max(len(self.h) - 1, 0)), (count == len(self.h)).astype(float)
-
     def places(self, values: Array, clock: Clock) -> tuple[Array, Index, Array]:
         """The points at which a clock, which never decreases, takes values."""
         ends = self.on(clock, *self._ends)
@@ -115,9 +110,7 @@ class LossReader(DenseOutput):
 
     def steps(self, end: Any = None) -> View:
         """The view at the ends of the steps, up to the event that ended the run."""
-        if end is None:
-            return self.at_steps(*self._ends)
-        return super().steps(end)
+        return self.at_steps(*self._ends) if end is None else super().steps(end)
 
 
 @dataclass(eq=False)

@@ -109,7 +109,7 @@ def modified_flow(
     True
     """
     from flowsim.descent.case import check_pair
-    from flowsim.descent.settings import check_step
+    from flowsim.descent.settings import check_momentum, check_step
 
     check_pair(net, problem)
     if net.noise is not None:
@@ -118,8 +118,7 @@ def modified_flow(
         raise ValueError("`weight_decay` must be constant for the modified flow; received a schedule.")
     if isinstance(net, LinearNetwork) and net.weight_decay:
         raise ValueError("`weight_decay` of a LinearNetwork must be 0 for the modified flow, which leaves it out.")
-    if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0.0 <= momentum < 1.0:
-        raise ValueError(f"`momentum` must be a number in [0, 1); received {momentum!r}.")
+    momentum = check_momentum(momentum)
     if nesterov and momentum == 0.0:
         raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
     if clock not in TIME_CLOCKS:
@@ -128,7 +127,7 @@ def modified_flow(
     rtol, atol = check_tolerances(rtol, atol)
     points = None if t_eval is None else check_times(t_eval, t_end)
     problem = matrix_targets(problem) if isinstance(net, LinearNetwork) else single_target(problem)
-    rule = StepRule(check_step(step), float(momentum), bool(nesterov))
+    rule = StepRule(check_step(step), momentum, bool(nesterov))
     scale = InitialScale.parse(alpha)
     check_accelerated(clock, scale)
     coordinates: ModifiedGrowth | ModifiedWeights | ModifiedLinear
@@ -276,10 +275,6 @@ class ModifiedWeights(Expanded, WeightCoordinates):
     def expansion(self, y: Array) -> tuple[Array, Array]:
         return self._field(self._weights(y))
 
-    def _rhs(self, t: float, y: Array) -> Array:
-        field, curved = self.expansion(y)
-        return (self.rule.speed * (field - self.rule.curvature / 2 * curved)).ravel()
-
     def velocity(self, t: Array, y: Array) -> Array:
         out = np.empty((len(y), self.d))
         slope = np.empty((self.k, self.d))
@@ -364,10 +359,6 @@ class ModifiedLinear(Expanded):
 
     def expansion(self, y: Array) -> tuple[Array, Array]:
         return self._field(y.reshape(-1, self.width))
-
-    def _rhs(self, t: float, y: Array) -> Array:
-        field, curved = self.expansion(y)
-        return (self.rule.speed * (field - self.rule.curvature / 2 * curved)).ravel()
 
     def velocity(self, t: Array, y: Array) -> Array:
         U, V = self._split(y)

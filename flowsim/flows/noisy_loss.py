@@ -147,7 +147,6 @@ class NoisyLossCoordinates(Coordinates):
             rhs=self._rhs,
             y0=np.zeros(self.offset.size),
             jacobian=self._jacobian,
-            time_derivative=self._time_derivative if self.net.weight_decay else None,
             step_limit=self._step_limit,
             check=self._check,
             breaks=jumps(self.decay),
@@ -176,9 +175,6 @@ class NoisyLossCoordinates(Coordinates):
     def _rhs(self, t: float, y: Array) -> Array:
         lost = 2 * self.modes.present * rates(self.decay, np.asarray(t)) if self.net.weight_decay else 0.0
         return np.asarray(-self.rate * self.forces(y) - lost).ravel()
-
-    def _time_derivative(self, t: float, y: Array) -> Array:
-        return np.zeros_like(y)
 
     def _jacobian(self, t: float, y: Array) -> Array:
         squares = self._squares(y).ravel()

@@ -83,10 +83,6 @@ class Reduced:
         active = slope > 0
         return self.by_unknowns(self.unknowns(-self.scale * self.B[:, active] * slope[active]), active)
 
-    def toward(self, mean: Array, change: Array) -> Array:
-        """Its time derivative at fixed z, where the predictor changes at the rate `change`."""
-        return self.unknowns(-self.scale * (self.B @ change))
-
     def check(self, mean: Array) -> str | None:
         """The reason why an accepted state is invalid, or None."""
         return None
@@ -130,9 +126,6 @@ class ReducedLoss(Reduced):
             slopes = slopes + self.problem.curvatures(near) * (f - near)
         return -self.scale / self.unit * self.projected(slopes)
 
-    def _curvatures(self, mean: Array) -> Array:
-        return self.problem.curvatures(np.clip(self.predict(mean), *self.reach))
-
     def check(self, mean: Array) -> str | None:
         f = self.predict(mean)
         if (f != np.clip(f, *self.reach)).any():
@@ -143,12 +136,9 @@ class ReducedLoss(Reduced):
         active = slope > 0
         B = self.B[:, active]
         rows = B if self.Q is None else self.Q @ B
-        weighted = self._curvatures(mean)[:, None] * rows
+        curvature = self.problem.curvatures(np.clip(self.predict(mean), *self.reach))
+        weighted = curvature[:, None] * rows
         return self.by_unknowns(-self.scale * self.projected(weighted) * slope[active], active)
-
-    def toward(self, mean: Array, change: Array) -> Array:
-        weighted = self._curvatures(mean) * self.predict(change)
-        return -self.scale / self.unit * self.projected(weighted)
 
 
 def level_set(problem: Problem, beta: Array, is_damped: bool) -> tuple[Array, Array]:

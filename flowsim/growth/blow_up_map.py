@@ -19,7 +19,7 @@ from flowsim.growth.blow_up import FARTHER, grow
 from flowsim.growth.branch import Branch
 from flowsim.growth.curve_map import OnCurves
 from flowsim.growth.distance_unit import DistanceUnit
-from flowsim.growth.formula_origin import value_at_origin
+from flowsim.growth.formula_origin import value_at
 from flowsim.growth.homogeneous import scaled_series
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
@@ -69,7 +69,9 @@ class BlowUpMap(OnCurves):
         self.unit = DistanceUnit.of(self.order, clock or scale)
         self.log_unit = self.unit.wait
         self.shift = np.zeros(1)
-        self.base = np.array([value_at_origin(formula) for formula in net.distinct])[self.kinds]
+        self.base = np.array([value_at(formula, np.zeros(len(formula.weights))) for formula in net.distinct])[
+            self.kinds
+        ]
         self.curves: list[tuple[Branch, Branch]] = []
         for formula, column in self.starts:
             above, below = (grow(formula, column, scale.log, sign, FARTHER * (size or 1.0)) for sign in (1.0, -1.0))

@@ -52,17 +52,12 @@ class AnyLoss(_OfFeatures):
 
     def value(self, product: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step may leave the range of floats: it is rejected
-            return -self.features.T @ self._shaped(self.problem.slopes, self.features @ product) / len(self.features)
+            return -self.features.T @ self.problem.slopes(self.features @ product) / len(self.features)
 
     def change(self, product: Array, change: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
-            curvature = self._shaped(self.problem.curvatures, self.features @ product)
+            curvature = self.problem.curvatures(self.features @ product)
             return -self.features.T @ (curvature * (self.features @ change)) / len(self.features)
-
-    def _shaped(self, function: Callable[[Array], Array], predictions: Array) -> Array:
-        if self.problem.y.ndim == 2:
-            return function(predictions)
-        return function(predictions[..., 0])[..., None]
 
 
 class LogarithmOfLoss(_OfFeatures):

@@ -17,7 +17,7 @@ import numpy as np
 
 from flowsim.arrays import Array, log_abs
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
-from flowsim.growth.formula_origin import Gradient, created_components, kernels_of, origin_of
+from flowsim.growth.formula_origin import Gradient, created_components, kernels_of, origin_of, value_at
 from flowsim.network import Formula
 
 #: Change of the exponent of the fastest component over one piece.
@@ -88,7 +88,7 @@ class Side:
                 self._logs = logs - origin.rate * curve.begin, signs
             elif np.abs(self._theta).max() <= 0.5 * origin.small:
                 self._c = math.exp(curve.log_alpha) * curve.c
-        self.beta = curve.value(self._theta)
+        self.beta = value_at(curve.formula, self._theta)
         self._h = self._first_step()
 
     def stand(self) -> None:
@@ -286,7 +286,7 @@ class Curve:
         self.projection = self._kept()
         self._is_projected = not (self.projection == np.eye(len(direction))).all()
         #: phi(0); of a standing curve B itself
-        self.constant = self.value(np.zeros(len(direction))) if self.origin.order else 0.0
+        self.constant = value_at(formula, np.zeros(len(direction))) if self.origin.order else 0.0
         self.below, self.above = Side(self, -1.0), Side(self, 1.0)
 
     @property
@@ -321,11 +321,6 @@ class Curve:
         """At columns (k, P), in the space the curve stays in."""
         gradient = self._gradient(theta)
         return self.projection @ gradient if self._is_projected else gradient
-
-    def value(self, theta: Array) -> float:
-        out = np.empty(1)
-        kernels_of(self.formula).value(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
-        return float(out[0])
 
     def hessian(self, theta: Array) -> Array:
         k = len(theta)

@@ -181,21 +181,6 @@ class CurveMap(OnCurves):
                 out[:, row, here], all_logs[:, row, here] = own[:, place, here], logs[:, place, here]
         return out, all_logs
 
-    def beyond(self, z: Array) -> tuple[int, str, float] | None:
-        """The first coordinate of a state z (d,) past the end of its curve, why it ends, and its coefficient there.
-
-        From such a state the map may be evaluated some way ahead.
-        """
-        self._covering(z[None])
-        lowest, highest = self._extremes(z, z)
-        for number, curve in enumerate(self.curves):
-            for side in (curve.below, curve.above):
-                past = np.flatnonzero((self.which == number) & (side.sign * (z - side.end) > 0))
-                if past.size and side.ended != "rest":
-                    return int(past[0]), side.ended, side.beta
-            curve.record_range(lowest[number], highest[number])
-        return None
-
     def _extremes(self, low: Array, high: Array) -> tuple[list[float], list[float]]:
         lowest, highest = np.zeros(len(self.curves)), np.zeros(len(self.curves))
         np.minimum.at(lowest, self.which, low)
@@ -239,16 +224,22 @@ class CurveMap(OnCurves):
         return below[self.which], above[self.which], slow[self.which], fast[self.which]
 
     def range_error(self, z: Array, t: float) -> str | None:
-        found = self.beyond(z)
-        if found is None:
-            return None
-        i, why, beta = found
-        if why == "saddle":
-            return (
-                f"coordinate {i} has reached a critical point of its formula, at {beta:.6g}, and would leave it "
-                "in a direction that is lost to rounding"
-            )
-        return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
+        self._covering(z[None])
+        lowest, highest = self._extremes(z, z)
+        for number, curve in enumerate(self.curves):
+            for side in (curve.below, curve.above):
+                past = np.flatnonzero((self.which == number) & (side.sign * (z - side.end) > 0))
+                if not past.size or side.ended == "rest":
+                    continue
+                if side.ended == "saddle":
+                    return (
+                        f"coordinate {past[0]} has reached a critical point of its formula, at {side.beta:.6g}, and "
+                        "would leave it in a direction that is lost to rounding"
+                    )
+                return f"coordinate {past[0]} left the range of its formula at {side.beta:.3g}; tighten `rtol`"
+            # From a state inside, the map may be evaluated some way ahead.
+            curve.record_range(lowest[number], highest[number])
+        return None
 
 
 def _invariants_at(own: Any, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> tuple[Array, Array]:

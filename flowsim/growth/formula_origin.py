@@ -69,11 +69,10 @@ class Gradient:
         return Gradient, (self.formula,)
 
 
-@cache
-def value_at_origin(formula: Formula) -> float:
-    """phi(0)."""
+def value_at(formula: Formula, theta: Array) -> float:
+    """phi at weights (k,)."""
     out = np.empty(1)
-    kernels_of(formula).value(np.zeros((len(formula.weights), 1)), np.zeros(1, np.int64), out)
+    kernels_of(formula).value(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
     return float(out[0])
 
 

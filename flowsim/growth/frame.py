@@ -327,10 +327,9 @@ def start_parts(case: LinearCase) -> tuple[Compression, list[tuple[Array, Array,
     wholes = []
     for name, given in (("start", start), ("pretrained", pretrained)):
         try:
-            whole = compressed_start(net, problem, given)
+            compressed_start(net, problem, given)
         except ValueError as error:
             raise ValueError(str(error).replace("`start", f"`{name}")) from None
-        del whole
         wholes.append({key: np.asarray(given[key], dtype=float) for key in ("U", "V")})
     D, m = problem.d, problem.n_targets
     joint = compress(*(np.concatenate([whole[key] for whole in wholes]) for key in ("U", "V")))

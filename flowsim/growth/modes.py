@@ -11,7 +11,7 @@ For ``u*v`` they are u + v and u - v.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
@@ -21,9 +21,6 @@ from flowsim.arrays import Array, Integers, log_abs
 from flowsim.growth.formula_origin import eigenvectors
 from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
 from flowsim.network.quadratic import ZERO
-
-__all__ = ["Memory", "Modes", "start_memory"]
-
 
 #: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
 Memory = Callable[[Integers], tuple[Array, Array]]
@@ -79,16 +76,7 @@ class Modes:
 
     def arrays(self) -> tuple[Array, ...]:
         """All that has rows."""
-        return (
-            self.coefficient,
-            self.log_start,
-            self.rate,
-            self.damping,
-            self.start,
-            self.basis,
-            self.shift,
-            self.conserved,
-        )
+        return tuple(getattr(self, each.name) for each in fields(self)[2:])
 
     @cached_property
     def is_damped(self) -> bool:

@@ -19,10 +19,9 @@ class VanishingGrowth:
     """The growth of coordinates with the dual once they have left 0."""
 
     order: int  #: order of the formula at the origin: 2 for two-layer type, L for products of L weights
-    #: (d,), a positive (negative) coordinate moves by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled
-    #: time
-    up_speed: Array
-    low_speed: Array
+    #: two (d,), a positive (negative) coordinate moves by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in
+    #: unscaled time
+    speeds: tuple[Array, Array]
     #: coefficients and rates of the sums of exponentials (:func:`flowsim.growth.modes.start_memory`)
     memory: Memory | None
     curves: OriginCurves | None = None  #: curves of general formulas
@@ -34,8 +33,7 @@ class VanishingGrowth:
         memory = self.memory
         return VanishingGrowth(
             self.order,
-            chosen(self.up_speed, keep),
-            chosen(self.low_speed, keep),
+            (chosen(self.speeds[0], keep), chosen(self.speeds[1], keep)),
             None if memory is None else lambda index: memory(keep[index]),
             None if self.curves is None else self.curves.among(keep),
             None if self.weights is None else self.weights[:, keep],

@@ -39,7 +39,7 @@ class DualBounds:
         return {
             "thresholds": self.thresholds,
             "penalties": self.penalties,
-            "speeds": (growth.up_speed, growth.low_speed),
+            "speeds": growth.speeds,
             "order": growth.order,
             "memory": growth.memory,
             "curves": growth.curves,
@@ -110,7 +110,7 @@ def network_bounds(
             upper, lower, up_cost, low_cost = _with_decay(net, (upper, lower), (own[0], own[1]), (up_cost, low_cost))
     curves = origin_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState))
     growth = VanishingGrowth(
-        order, compact(speeds[0]), compact(speeds[1]), memory, curves, _weights_of(start, order, d)
+        order, (compact(speeds[0]), compact(speeds[1])), memory, curves, _weights_of(start, order, d)
     )
     return DualBounds((compact(upper), compact(lower)), (up_cost, low_cost), growth, offset)
 

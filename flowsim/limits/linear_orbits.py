@@ -70,17 +70,12 @@ def velocity(block: Block, Z: Array) -> Array:
     return np.concatenate([G @ V - block.a[:, None] * U, G.T @ U - block.b * V])
 
 
-def follow_to_rest(block: Block, Z: Array) -> Array:
-    """The stationary point to which the flow from a departure Z converges, to about 1e-9.
+def follow_to_rest(block: Block, Z: Array, departs: bool = True) -> Array:
+    """The stationary point to which the flow from Z converges, to about 1e-9; `departs`: the last column is small.
 
     Raises EscapeError if it does not converge, because the loss has no minimum there.
     """
-    return _until_rest(block, Z, float(np.linalg.norm(Z[:, -1])))[-1]
-
-
-def relax(block: Block, Z: Array) -> Array:
-    """The stationary point to which the flow from weights that are not small converges; errors as above."""
-    return _until_rest(block, Z, 0.0)[-1]
+    return _until_rest(block, Z, float(np.linalg.norm(Z[:, -1])) if departs else 0.0)[-1]
 
 
 def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, refine: int = 0) -> list[Array]:

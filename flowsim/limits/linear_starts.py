@@ -12,7 +12,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.growth.frame import start_parts
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.linear_orbits import EscapeError, polished, relax
+from flowsim.limits.linear_orbits import EscapeError, follow_to_rest, polished
 from flowsim.limits.linear_process import BlockProcess
 from flowsim.network import GivenWeights, InitialScale, LinearNetwork
 from flowsim.network.linear_start import LinearCase, compressed_start
@@ -64,7 +64,7 @@ def pretrained_process(
     rank = int(np.sum(values > max(large.shape) * np.finfo(float).eps * values.max(initial=0.0)))
     _require_coupled(blocks, left[:, :rank])
     try:
-        Z = polished(whole, relax(whole, large @ right[:rank].T))
+        Z = polished(whole, follow_to_rest(whole, large @ right[:rank].T, departs=False))
     except EscapeError:
         raise ValueError("`pretrained` weights escape to infinity: the loss has no minimum of their rank.") from None
     kept, sizes, rotation = np.linalg.svd(Z, full_matrices=False)

@@ -14,13 +14,13 @@ plateaus and with distance on orbits.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from flowsim.arrays import Array, Bools, Integers, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import CurveResponse
+from flowsim.limits.columns import Columns
 from flowsim.limits.orbit import Orbit, SpentError, by_distance, integrated
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
@@ -70,7 +70,7 @@ class _Field:
 
     def __init__(self, path: Saddles, coordinates: Integers, beta0: Array, beta1: Array) -> None:
         problem = path.problem
-        columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
+        columns = np.column_stack([*map(Columns(problem).column, coordinates.tolist())])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
         # A common factor of all forces is a change of the unit of time, on which orbits do not depend.
         self.problem = problem
@@ -224,8 +224,6 @@ class _Unknowns:
         field, sign, power = self.field, self.field.sign, self.power
         beta = self.beta(state)
         force = field.force(beta)
-        if not self.logs and field.curves is None:
-            return field.speed / power * np.maximum(state, 0.0) ** (power - 1.0) * sign * force
         plain = self._growth(beta) * sign * force * (1.0 if self.logs else state / power)
         return np.where(field.free, field.inertia(beta) * force, plain) if self.any_free else plain
 
@@ -238,17 +236,11 @@ class _Unknowns:
     def jacobian(self, _: float, state: Array) -> Array:
         field, sign, power = self.field, self.field.sign, self.power
         beta = self.beta(state)
-        gram = field.gram(beta)
-        if self.logs or field.curves is not None:
-            # The curvature of curves is neglected, which suffices for Newton's method.
-            b, growth = np.abs(beta), self._growth(beta)
-            inner, outer = (b, growth) if self.logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
-            return -(outer * sign)[:, None] * gram * (inner * sign)[None, :]
-        w = np.maximum(state, 0.0)
-        out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * gram
-        out = out * (sign * power * w ** (power - 1))[None, :]
-        slope = field.speed / power * (power - 1) * w ** (power - 2)
-        out[np.diag_indices(len(w))] += slope * sign * field.force(beta)
+        b, growth = np.abs(beta), self._growth(beta)
+        inner, outer = (b, growth) if self.logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
+        out = -(outer * sign)[:, None] * field.gram(beta) * (inner * sign)
+        if not self.logs and field.curves is None:  # that of curves is neglected, which suffices for Newton's method
+            out[np.diag_indices(len(b))] += (1.0 - 1.0 / power) * growth * sign * field.force(beta)
         return out
 
 
@@ -300,9 +292,3 @@ def _invert(coefficients: Array, rates: Array, beta: Array) -> Array:
         below = (coefficients * np.exp(rates * z[:, None, :])).sum(axis=1) < beta
         low, high = np.where(below, z, low), np.where(below, high, z)
     return (low + high) / 2
-
-
-def _column(problem: Any, i: int) -> Array:
-    unit = np.zeros(problem.d)
-    unit[i] = 1.0
-    return np.asarray(problem.X[:, i]) if problem.is_dense else np.asarray(problem.X @ unit)

@@ -25,7 +25,7 @@ import flowsim as fs
         ({"rtol": float("nan")}, "`rtol` must be > 0"),
         ({"rtol": 2.0}, "`rtol` must be < 1"),
         ({"max_steps": 0}, "`max_steps` must be an integer >= 1"),
-        ({"momentum": float("nan")}, "`momentum` must be a number"),
+        ({"momentum": float("nan")}, "`momentum` must be finite"),
         ({"nesterov": True}, "`nesterov` needs `momentum`"),
     ],
 )
