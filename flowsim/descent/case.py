@@ -220,9 +220,7 @@ class Case:
         return assemble(
             read,
             self.problem,
-            t=np.asarray(
-                ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks], dtype=float
-            ),
+            t=ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks],
             rate=self.rate,
             invariants=machine.invariants,
             success=fault is None,

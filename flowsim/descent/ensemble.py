@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -25,20 +25,8 @@ from flowsim.plain_numbers import count, read_seed
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
-#: Options that all runs share, in the order of the message for an unknown one.
-_OPTIONS = (
-    "batch_size",
-    "shuffle",
-    "label_noise",
-    "record_every",
-    "momentum",
-    "nesterov",
-    "expected",
-    "radius",
-    "coordinates",
-    "gradient_noise",
-    "temperature",
-)
+#: Options that all runs share.
+_OPTIONS = [each.name for each in fields(Settings) if each.name not in ("n_steps", "batches", "sizes")]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array, Integers, log_abs, signed_exp
 from flowsim.descent.growth_loop import Components, GrowthState, StepPlan, run_growth, run_lanes, run_plain
-from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.machine import LaneMachine, Read, recorded_steps
 from flowsim.descent.multipliers import Multipliers
 from flowsim.descent.products import Data
-from flowsim.descent.schedules import batch_variances, one_by_one
+from flowsim.descent.schedules import batch_variances
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import LANES, aligned, side_by_side
 
 _LN2 = float(np.log(2.0))
 
 
-class GrowthMachine:
+class GrowthMachine(LaneMachine):
     """Components of every coordinate and lane as ``mantissa * 2**exponent``.
 
     `multipliers`: rates and start of the network's components; `steps` (lanes,): step sizes.
@@ -40,6 +40,7 @@ class GrowthMachine:
         self.multipliers, self.data, self.weights, self.settings = multipliers, data, weights, settings
         self.modes = multipliers.modes
         self.invariants = self.modes.invariants
+        self.sees_batches = settings.expected and bool(multipliers.per_variance.any())
         lanes = len(steps)
         self.lanes, self.d, self.steps = lanes, multipliers.rate.shape[1], steps
         self.variances = batch_variances(data, np.arange(len(target)), self.d)
@@ -84,10 +85,6 @@ class GrowthMachine:
         c, factor, e, factor_e = (part.reshape(count, part.shape[1] // size, size) for part in parts)
         return [beta, c, e.view(np.int64), factor, factor_e.view(np.int64), length]
 
-    @property
-    def stopped(self) -> Integers:
-        return self.state.stopped
-
     def set_step(self, size: float) -> None:
         """Set the size of the next steps."""
         self.scale *= size / self.steps
@@ -105,21 +102,7 @@ class GrowthMachine:
         count = spread.shape[1] // self.lanes
         self.parts.decay[:] = (spread + np.tile(self.extra, count)) * np.tile(self.steps, count)
 
-    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
-        if self.settings.expected and len(rows) and self.multipliers.per_variance.any():
-            return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
-        return self._advance(first, last, rows, labels, noise)
-
-    @cached_property
-    def located(self) -> Data:
-        return self.data.located(self.lanes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process has its own compiled code.
-        return {name: value for name, value in vars(self).items() if name != "located"}
-
     def _look_at(self, rows: Integers) -> None:
-        """Set the decay by noise from the feature variances of the batch."""
         own = self.multipliers
         self.kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
         self._set_parts()

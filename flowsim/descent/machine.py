@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
 from flowsim.arrays import Array, Integers
+from flowsim.descent.products import Data
 from flowsim.descent.schedules import constant_stretches
 from flowsim.descent.streams import Streams
 
@@ -68,6 +70,49 @@ class Machine(Protocol):
 
     def read(self, lane: int, count: int) -> Read:
         """The first `count` records of a lane."""
+
+
+class LaneMachine:
+    """What machines of one run or LANES share.
+
+    `sees_batches`: whether the expected noise depends on the batch, so that every step needs :meth:`_look_at` before.
+    """
+
+    data: Data
+    lanes: int
+    state: Any
+    sees_batches: bool
+
+    @property
+    def stopped(self) -> Integers:
+        stopped: Integers = self.state.stopped
+        return stopped
+
+    @cached_property
+    def located(self) -> Data:
+        """The data with their compiled products."""
+        return self.data.located(self.lanes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process has its own compiled code.
+        return {name: value for name, value in vars(self).items() if name not in ("kernels", "formula", "located")}
+
+    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
+        if not (self.sees_batches and len(rows)):
+            return self._advance(first, last, rows, labels, noise)
+        for k in range(first, last):
+            at = slice(k - first, k - first + 1)
+            self._look_at(rows[k - first])
+            if not self._advance(k, k + 1, rows[at], labels[at], noise[at]):
+                return False
+        return True
+
+    def _look_at(self, rows: Integers) -> None:
+        """Set the effect of the noise from the feature variances of a batch."""
+        raise NotImplementedError
+
+    def _advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
+        raise NotImplementedError
 
 
 def recorded_steps(n_steps: int, every: int) -> Integers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,21 +98,3 @@ def batch_variances(data: Data, rows: Integers, d: int) -> Array:
     else:
         out += (data.X[rows, :d] ** 2).sum(axis=0)
     return out / len(rows)
-
-
-def one_by_one(
-    advance: Callable[..., bool],
-    before: Callable[[Integers], None],
-    first: int,
-    last: int,
-    rows: Integers,
-    labels: Array,
-    noise: Array,
-) -> bool:
-    """Steps `first` to `last` singly, each after ``before(its batch)``."""
-    for k in range(first, last):
-        at = slice(k - first, k - first + 1)
-        before(rows[k - first])
-        if not advance(k, k + 1, rows[at], labels[at], noise[at]):
-            return False
-    return True

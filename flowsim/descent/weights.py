@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from flowsim.arrays import Array, Integers
 from flowsim.descent.draws import Draws
 from flowsim.descent.growth_loop import StepPlan
-from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.machine import LaneMachine, Read, recorded_steps
 from flowsim.descent.products import Data
-from flowsim.descent.schedules import batch_variances, one_by_one
+from flowsim.descent.schedules import batch_variances
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
 from flowsim.descent.weights_loop import (
@@ -32,7 +31,7 @@ from flowsim.symbolic.kernels import Kernels, kernels
 _RESOLVED = 1e-9
 
 
-class WeightMachine:
+class WeightMachine(LaneMachine):
     """Weights of every coordinate and lane as plain floats.
 
     Raises ValueError if the start underflows and no noise dominates it.
@@ -58,14 +57,6 @@ class WeightMachine:
     @cached_property
     def formula(self) -> Formula:
         return Formula.of(self.kernels, self.options.expected)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process has its own compiled code.
-        return {name: value for name, value in vars(self).items() if name not in ("kernels", "formula", "located")}
-
-    @cached_property
-    def located(self) -> Data:
-        return self.data.located(self.lanes)
 
     def __init__(
         self,
@@ -101,12 +92,13 @@ class WeightMachine:
         has_law = has_law and not net.weight_decay and kicks is None
         kind = np.repeat(net.kinds(problem.d), self.lanes)
         variances = problem.feature_variances if std.any() else np.zeros(problem.d)
+        self.sees_batches = settings.expected and bool(std.any())
         self.options = WeightOptions(
             steps / (settings.batch_size or problem.n),
             kind,
             std,
             np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
-            settings.expected and bool(std.any()),
+            self.sees_batches,
             multiplicative,
             np.inf if settings.radius is None else settings.radius,
             has_law,
@@ -134,10 +126,6 @@ class WeightMachine:
         )
 
     @property
-    def stopped(self) -> Integers:
-        return self.state.stopped
-
-    @property
     def parted(self) -> Integers:
         """The step from which on the coefficients of a lane are lost to rounding; -1 while they are accurate."""
         return self.companion.parted
@@ -154,13 +142,7 @@ class WeightMachine:
         """Set the weight decay of the next steps, for each lane."""
         self.options.shrink[:] = np.tile(rates * self.steps, self.d)
 
-    def advance(self, first: int, last: int, rows: Integers, labels: Array, noise: Array) -> bool:
-        if self.options.expected and len(rows):
-            return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
-        return self._advance(first, last, rows, labels, noise)
-
     def _look_at(self, rows: Integers) -> None:
-        """Set the penalty of the noise from the feature variances of the batch."""
         variances = batch_variances(self.data, rows, self.d)
         self.options.penalty[:] = np.repeat(variances, self.lanes) * np.tile(self.steps, self.d)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,12 +50,13 @@ class Noise:
             raise ValueError("`Noise` is the base class; use GaussianNoise, UniformNoise, ... or MomentNoise.")
         if not isinstance(self.multiplicative, bool | np.bool_):
             raise ValueError(f"`multiplicative` must be True or False; received {self.multiplicative!r}.")
+        check = partial(finite, "std", least=0.0)
         if isinstance(self.std, Mapping):
-            object.__setattr__(self, "std", {str(key): _check_std(value) for key, value in self.std.items()})
+            object.__setattr__(self, "std", {str(key): check(value) for key, value in self.std.items()})
         elif isinstance(self.std, Sequence | np.ndarray) and not isinstance(self.std, str) and np.ndim(self.std):
-            object.__setattr__(self, "std", tuple(_check_std(value) for value in self.std))
+            object.__setattr__(self, "std", tuple(map(check, self.std)))
         else:
-            object.__setattr__(self, "std", _check_std(self.std))
+            object.__setattr__(self, "std", check(self.std))
 
     def _identity(self) -> tuple[Any, ...]:
         """The key by which noises are compared and hashed; mappings in any order."""
@@ -135,10 +137,6 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple(sorted(value.items()))
     return (value.shape, *value.ravel().tolist()) if isinstance(value, np.ndarray) else value
-
-
-def _check_std(value: object) -> float:
-    return finite("std", value, least=0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sympy
 
 from flowsim.network import Noise, quadratic_form
@@ -139,7 +137,9 @@ def _limit(d: CoordinateDerivation) -> list[Line]:
         lines.append(say("saddles joined by jumps: coordinate $i$ leaves 0 when $-int g_i dt~$ reaches $t+$ or $-t-$"))
         if t.bias:
             lines.append(Line((t.bias, ""), None))
-            lines.append(say(f"end point: least sum of ${_norm_words(t)}$ with $X beta = y$"))
+            terms, signs = t.norm
+            norm = " + ".join(part if value == 1 else f"{value} {part}" for value, part in terms)
+            lines.append(say(f"end point: least sum of ${', '.join([norm, *signs])}$ with $X beta = y$"))
     elif t.order == 2:
         if d.formula.product_of is not None and not d.noise.multiplicative:
             stds = "*".join(map(str, d.std)) if len(set(d.std)) > 1 else f"{d.std[0]}^2"
@@ -151,15 +151,3 @@ def _limit(d: CoordinateDerivation) -> list[Line]:
     else:
         lines.append(say("with noise: no closed form of the end point is claimed"))
     return lines
-
-
-def _norm_words(t: Any) -> str:
-    def term(value: Any, side: str) -> str:
-        return side if value == 1 else f"{value} {side}"
-
-    if t.plus == t.minus:
-        return term(t.plus, "|beta_i|")
-    sides = [(t.plus, "beta_i^+"), (t.minus, "beta_i^-")]
-    words = " + ".join(term(value, side) for value, side in sides if value != sympy.oo)
-    kept = [sign for (value, _), sign in zip(sides, ("beta_i <= 0", "beta_i >= 0"), strict=True) if value == sympy.oo]
-    return words + (f", {', '.join(kept)}" if kept else "")

@@ -69,28 +69,27 @@ def loss_hessian(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> Array:
         With one target.
     w : array (k, d)
     """
-    w, g, slope, kind = _state(net, problem, w)
+    w, beta, slope, kind = _state(net, problem, w)
     if not problem.is_dense:
         raise ValueError("`problem` must hold a dense X for its full Hessian; `hessian_trace` takes any.")
     k, d = w.shape
     curvature = np.empty((k, k, d))
     kernels(net).hessian(w, kind, curvature)
-    beta = np.empty(d)
-    kernels(net).value(w, kind, beta)
     sigma = (problem.X.T * problem.curvatures(problem.predict(beta))) @ problem.X / problem.n
     full = slope[:, :, None, None] * sigma[None, :, None, :] * slope[None, None]
     index = np.arange(d)
-    full[:, index, :, index] += np.moveaxis(g * curvature, 2, 0)
+    full[:, index, :, index] += np.moveaxis(problem.gradient(beta) * curvature, 2, 0)
     return full.reshape(k * d, k * d)
 
 
 def hessian_trace(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> float:
     """``tr Hess L = sum_i sigma_i^2 |grad phi_i|^2 + g_i Laplace phi_i``; any X; squares."""
     problem = require_squares(problem, "the trace of the Hessian")
-    w, g, slope, kind = _state(net, problem, w)
+    w, beta, slope, kind = _state(net, problem, w)
     curvature = np.empty((len(w), *w.shape))
     kernels(net).hessian(w, kind, curvature)
-    return float(problem.feature_variances @ np.sum(slope**2, axis=0) + g @ np.einsum("aai->i", curvature))
+    laplacian = np.einsum("aai->i", curvature)
+    return float(problem.feature_variances @ np.sum(slope**2, axis=0) + problem.gradient(beta) @ laplacian)
 
 
 def average_sharpness(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> float:
@@ -98,10 +97,9 @@ def average_sharpness(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> f
     if net.noise is None:
         raise ValueError("`net` must have noise for its average sharpness; it has none.")
     problem = require_squares(problem, "the average sharpness")
-    w, _, _, kind = _state(net, problem, w)
+    w, beta, _, kind = _state(net, problem, w)
     K, std = kernels(net), net.stds
-    beta, mean, variance = (np.empty(w.shape[1]) for _ in range(3))
-    K.value(w, kind, beta)
+    mean, variance = np.empty_like(beta), np.empty_like(beta)
     K.mean(w, kind, std, mean)
     K.variance(w, kind, std, variance)
     # L(m) - L(beta) as a product, without the difference of two large losses.
@@ -182,6 +180,7 @@ def _least_gradient(net: DiagonalNetwork, kind: int, rows: Integers, target: flo
 
 
 def _state(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> tuple[Array, Array, Array, Integers]:
+    """The weights (k, d), the predictor, its slopes (k, d) and the kinds of the coordinates."""
     w = np.ascontiguousarray(w, dtype=float)
     if w.shape != (len(net.weights), problem.d):
         raise ValueError(f"`w` must have shape ({len(net.weights)}, {problem.d}); received {w.shape}.")
@@ -191,4 +190,4 @@ def _state(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> tuple[Array,
     beta, slope = np.empty(problem.d), np.empty_like(w)
     K.value(w, kind, beta)
     K.gradient(w, kind, slope)
-    return w, problem.gradient(beta), slope, kind
+    return w, beta, slope, kind

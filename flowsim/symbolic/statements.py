@@ -20,34 +20,33 @@ class ExactThresholds:
     plus: sympy.Expr | None = None
     minus: sympy.Expr | None = None
     start: str = ""  #: the start directions for which they hold
-    clock: str = ""  #: accelerated time
     formula: str = ""  #: LaTeX for other starts, or empty
     statement: str = ""  #: a sentence; the reason if there are no thresholds
 
     @property
-    def bias(self) -> str:
-        """The norm that a vanishing start minimises among all interpolators, as LaTeX; empty if not known."""
+    def norm(self) -> tuple[list[tuple[sympy.Expr, str]], list[str]]:
+        """The norm that a vanishing start minimises among all interpolators, and the signs that it allows.
+
+        The terms are pairs of a factor and a part of the coefficient; there are none if the norm is not known.
+        """
         if self.plus is None or self.minus is None:
-            return ""
-        terms, signs = [], []
-        for value, symbol, other in ((self.plus, r"\beta_i^+", r"\le"), (self.minus, r"\beta_i^-", r"\ge")):
-            if value == sympy.oo:
-                signs.append(rf"\beta_i {other} 0")
-            else:
-                terms.append((value, symbol))
+            return [], []
+        if self.plus == self.minus != sympy.oo:
+            return [(self.plus, "|beta_i|")], []
+        sides = ((self.plus, "beta_i^+", "beta_i <= 0"), (self.minus, "beta_i^-", "beta_i >= 0"))
+        terms = [(value, part) for value, part, _ in sides if value != sympy.oo]
+        return terms, [sign for value, _, sign in sides if value == sympy.oo]
+
+    @property
+    def bias(self) -> str:
+        """The same as LaTeX; empty if not known."""
+        terms, signs = self.norm
         if not terms:
             return ""
-        if len(terms) == 2 and terms[0][0] == terms[1][0]:
-            inside = rf"{_factor(terms[0][0])}|\beta_i|"
-        else:
-            inside = " + ".join(f"{_factor(value)}{symbol}" for value, symbol in terms)
-            inside = rf"\big({inside}\big)" if len(terms) > 1 else inside
-        conditions = ", ".join([r"X\beta = y", *signs])
-        return rf"\min_\beta \sum_i {inside} \quad\text{{subject to}}\quad {conditions}"
-
-
-def _factor(value: sympy.Expr) -> str:
-    return "" if value == 1 else sympy.latex(value) + r"\,"
+        inside = " + ".join(("" if value == 1 else rf"{sympy.latex(value)}\,") + part for value, part in terms)
+        inside = rf"\big({inside}\big)" if len(terms) > 1 else inside
+        text = rf"\min_beta \sum_i {inside} \quad\text{{subject to}}\quad {', '.join(['Xbeta = y', *signs])}"
+        return text.replace("beta", r"\beta").replace("<=", r"\le").replace(">=", r"\ge")
 
 
 def exact_thresholds(formula: Formula) -> ExactThresholds:
@@ -63,14 +62,12 @@ def exact_thresholds(formula: Formula) -> ExactThresholds:
         return ExactThresholds(1, statement=statement)
     if order == 2:
         return _second_order(formula)
-    clock = rf"t = \tilde t\,\alpha^{{-{order - 2}}}" if order > 3 else r"t = \tilde t/\alpha"
     if formula.product_of is not None:
         return ExactThresholds(
             order,
             sympy.Rational(1, order - 2),
             sympy.oo,
             start="balanced and equal to 1 (the default start)",
-            clock=clock,
             formula=(
                 r"t^+ = \int_c^\infty \prod_{j \ne l} \frac{1}{\sqrt{x^2 + a_j^2 - a_l^2}}\, dx,\quad "
                 r"t^- = \int_{-\infty}^c (\text{same}),\quad "
@@ -81,13 +78,12 @@ def exact_thresholds(formula: Formula) -> ExactThresholds:
     try:
         plus, minus, exact = _higher_order(formula)
     except ValueError as error:
-        return ExactThresholds(order, clock=clock, statement=str(error))
+        return ExactThresholds(order, statement=str(error))
     return ExactThresholds(
         order,
         plus,
         minus,
         start="all weights equal to 1 (the default start)",
-        clock=clock,
         formula=rf"t^\pm = \text{{blow-up time of }} \dot x = \pm\nabla\varphi_{{{order}}}(x),\; x(0) = a",
         statement="" if exact else "no closed form is known: blow-up times are integrated on the sphere.",
     )
@@ -114,7 +110,6 @@ def _second_order(formula: Formula) -> ExactThresholds:
         plus,
         minus,
         start="any start with a part along the leading eigenvectors",
-        clock=r"t = \tilde t\,\ln(1/\alpha)",
         formula=r"t^+ = 1/\lambda_{\max}(\nabla^2\varphi(0)),\quad t^- = -1/\lambda_{\min}(\nabla^2\varphi(0))",
         statement=statement,
     )
