@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from flowsim.problem import Problem
     from flowsim.results import Trajectory
 
-#: Default horizon relative to the last predicted jump, so that the last plateau is visible.
-_BEYOND_LAST_JUMP = 1.5
 #: Tolerance of the run relative to that of the reference of --check.
 _REFERENCE_TIGHTENING = 1000.0
 _REFERENCE_POINTS = 2000
@@ -126,13 +124,15 @@ def _integrate(
 
 def _default_horizon(last: float | None, without: str | None, clock: str) -> float | None:
     """Beyond the last jump, or None: until rest."""
+    from flowsim.limits.horizons import BEYOND_LAST_JUMP
+
     if clock == "time":
         return None
     if last is None:
         raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
     if clock != "accelerated":
         raise ValueError(f"`--horizon` must be given with --clock {clock}.")
-    return _BEYOND_LAST_JUMP * last
+    return BEYOND_LAST_JUMP * last
 
 
 def _last(values: Array | None) -> float | None:
@@ -162,10 +162,8 @@ def _write(
     folder: Path, kind: str, traj: Trajectory, path: SaddlePath | LinearSaddlePath | None, summary: dict[str, Any]
 ) -> None:
     from flowsim import plot
-    from flowsim.limits import LinearSaddlePath
 
-    figure = plot.linear_overview(path, traj) if isinstance(path, LinearSaddlePath) else plot.overview(traj, path)
-    save_figure(figure, folder / f"figure.{kind}")
+    save_figure(plot.overview(traj, path), folder / f"figure.{kind}")
     traj.save(folder / "trajectory.nc")
     write_summary(folder, summary)
 
@@ -196,13 +194,9 @@ def _print_jumps(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, 
         click.echo(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
     if any(jump.get("why") == NOT_YET for jump in jumps):
         click.echo("a later --horizon shows what is not yet crossed")
-    click.echo(f"times in accelerated time {_clock(summary['order'])}")
-
-
-def _clock(order: int) -> str:
-    if order == 2:
-        return "t / ln(1/alpha)"
-    return "t alpha" if order == 3 else f"t alpha^{order - 2}"
+    order = summary["order"]
+    clock = "t / ln(1/alpha)" if order == 2 else "t alpha" if order == 3 else f"t alpha^{order - 2}"
+    click.echo(f"times in accelerated time {clock}")
 
 
 def _time(value: float) -> str:
@@ -229,10 +223,6 @@ def _final(summary: dict[str, Any]) -> str:
     return f"10^{log / math.log(10.0):.4f}, below the range of floats,"
 
 
-def _least(summary: dict[str, Any]) -> str:
-    return "" if summary["least_loss"] is None else f" (least possible {summary['least_loss']:.6g})"
-
-
 def _print(
     summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem, out: Path, kind: str
 ) -> None:
@@ -240,8 +230,9 @@ def _print(
         _print_jumps(summary, net, problem)
     else:
         click.echo(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
+    least = "" if summary["least_loss"] is None else f" (least possible {summary['least_loss']:.6g})"
     click.echo(
-        f"{summary['loss']} loss {_final(summary)}{_least(summary)}; "
+        f"{summary['loss']} loss {_final(summary)}{least}; "
         f"conserved-quantity drift {summary['imbalance_drift']:.1e}; "
         f"{summary['stats']['steps']} steps of {summary['method']} in {summary['coordinates']} coordinates"
     )

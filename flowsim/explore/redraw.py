@@ -13,15 +13,13 @@ import numpy as np
 from flowsim.explore.controls import Controls
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath
-from flowsim.limits.horizons import last_jump, limit_or_why
+from flowsim.limits.horizons import BEYOND_LAST_JUMP, last_jump, limit_or_why
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem
 from flowsim.results import Clock, Trajectory
 from flowsim.studies import jump_table, one_sided
 from flowsim.symbolic.clock import acceleration
 
-#: End of the run relative to the last jump of the limit, as in ``flowsim run``.
-_BEYOND_LAST_JUMP = 1.5
 #: Number of cached limits, which do not depend on alpha and the clock.
 _KEPT = 64
 
@@ -98,7 +96,7 @@ class Explorer:
             path, without = self._limit(net)
             rate = acceleration(net, scale)
             last = last_jump(path)
-            horizon = None if last is None else float(f"{_BEYOND_LAST_JUMP * last * max(1.0, rate):.4g}")
+            horizon = None if last is None else float(f"{BEYOND_LAST_JUMP * last * max(1.0, rate):.4g}")
             clock: Clock = "accelerated" if scale.gamma > 0 else "time"
             traj = gradient_flow(net, self.problem, horizon, alpha=controls.alpha, clock=clock)
             seconds = time.perf_counter() - began

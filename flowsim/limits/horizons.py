@@ -8,6 +8,9 @@ from flowsim.limits.process import saddle_to_saddle
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem, Regression
 
+#: Default end of a run relative to the last jump of its limit, so that the last plateau is visible.
+BEYOND_LAST_JUMP = 1.5
+
 
 def limit_or_why(
     net: DiagonalNetwork | LinearNetwork, problem: Problem

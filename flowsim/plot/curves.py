@@ -70,7 +70,8 @@ def drawn(traj: Trajectory, clock: DrawnClock) -> Drawn:
     state = sampled(traj, clock)
     part = slice(None, None, max(1, len(traj) // _SAMPLES) if state is traj and traj.dense is not None else 1)
     x, beta = on_clock(state, clock)[part], state.beta.reshape(len(state.t), -1)[part]
-    index = _largest(np.maximum(beta.max(axis=0), -beta.min(axis=0)))
+    peak = np.maximum(beta.max(axis=0), -beta.min(axis=0))
+    index = np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
     beta = beta[:, index]
     return Drawn(x, beta, index, worth_naming(beta))
 
@@ -110,10 +111,6 @@ def simplified(x: Array, values: Array, tolerance: float) -> Index:
         else:
             kept.append(end)
     return np.array(kept)
-
-
-def _largest(peak: Array) -> Index:
-    return np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
 
 
 def worth_naming(values: Array) -> Index:

@@ -10,6 +10,7 @@ from matplotlib.ticker import Locator
 
 from flowsim.arrays import Array
 from flowsim.plot.style import colours as palette_of
+from flowsim.plot.style import size_in_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,9 +81,7 @@ def label_ends(ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[s
     """
     if not len(names):
         return
-    own: Any = ax.get_figure()
-    figure = own.figure  # of a subfigure its parent
-    width = ax.get_position().width * figure.get_size_inches()[0] * 72.0
+    width, height = size_in_points(ax)
     letter = _WIDE * _SIZE / max(width, 1.0)
     longest = max(1 if name.startswith("$") else len(name) for name in names)
     room = float(np.clip(letter * longest + 3 * _GAP, _LEAST_ROOM, _MOST_ROOM))
@@ -91,7 +90,6 @@ def label_ends(ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[s
     scaled = np.asarray(ax.transScale.transform(np.column_stack([np.ones(len(ends)), ends])))[:, 1]
     bounds = np.asarray(ax.transScale.transform([[1.0, low], [1.0, high]]))[:, 1]
     where = np.clip((scaled - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0)
-    height = ax.get_position().height * figure.get_size_inches()[1] * 72.0
     places = spread(where, _LEADING * _SIZE / max(height, 1.0))
     longest = max(3, int((room - 2 * _GAP) / letter))
     edge = 1.0 - room

@@ -102,10 +102,10 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> Axes:
         ax.plot(x, np.maximum(errors, floor), marker=marker, ms=4, color=color, label=label)
     rate = study.rate
     if np.isfinite(rate.order):
-        small = 1.0 / study.gamma if two_layer else np.exp(-study.gamma)
+        small, small_name = (1.0 / study.gamma, r"1/\gamma") if two_layer else (np.exp(-study.gamma), r"\alpha")
         fitted = rate.constant * small**rate.order
         label = f"fit: order {rate.order:.2f}" + (f" ± {rate.uncertainty:.2f}" if np.isfinite(rate.uncertainty) else "")
-        ax.plot(x, fitted, zorder=0, label=f"{label} in {_small(two_layer)}", **PREDICTED)
+        ax.plot(x, fitted, zorder=0, label=rf"{label} in ${small_name}$", **PREDICTED)
     if two_layer:
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())  # its labels would overlap in a narrow figure
@@ -197,7 +197,3 @@ def _lines(path: SaddlePath | LinearSaddlePath, beta: np.ndarray) -> np.ndarray:
     if isinstance(path, LinearSaddlePath):
         return np.linalg.svd(beta, compute_uv=False)
     return beta[:, path.used]
-
-
-def _small(two_layer: bool) -> str:
-    return r"$1/\gamma$" if two_layer else r"$\alpha$"

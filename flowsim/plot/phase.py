@@ -28,7 +28,6 @@ _NUMBER = 0.05
 _SAMPLES = 4000
 #: Fraction of an animation that advances with the arc length, not with the distance travelled.
 _REST = 0.3
-_FLOW, _LIMIT, _SADDLE = FLOW, LIMIT, "#000000"
 #: A coordinate that moves by less than this fraction of the others' range counts as constant.
 _STILL = 0.02
 
@@ -60,7 +59,7 @@ def phase(
         _draw_path(ax, path, chosen)
     if traj is not None:
         label = f"α = {traj.info['alpha']}" if "alpha" in traj.info else "flow"
-        ax.plot(*_curve(traj, chosen)[1].T, color=_FLOW, ls="-", lw=1.5, label=label)
+        ax.plot(*_curve(traj, chosen)[1].T, color=FLOW, ls="-", lw=1.5, label=label)
     _label(ax, _names(traj, path), chosen)
     _even_out(ax, len(chosen))
     ax.legend(loc="best" if len(chosen) == 2 else "upper left")
@@ -104,8 +103,8 @@ def animate(
             _draw_path(ax, path, chosen)
         lengths, curve = _curve(traj, chosen)
         ax.plot(*curve.T, alpha=0.0)  # sets the limits once for all frames
-        (line,) = ax.plot(*curve[:1].T, color=_FLOW, ls="-", lw=1.8)
-        (dot,) = ax.plot(*curve[:1].T, color=_FLOW, marker="o", ls="", ms=6)
+        (line,) = ax.plot(*curve[:1].T, color=FLOW, ls="-", lw=1.8)
+        (dot,) = ax.plot(*curve[:1].T, color=FLOW, marker="o", ls="", ms=6)
         _label(ax, _names(traj, path), chosen)
     figure: Any = ax.figure
     moving: tuple[Any, Any] = (line, dot)
@@ -204,8 +203,8 @@ def _pace(lengths: Array, curve: Array, frames: int) -> Index:
 
 def _draw_path(ax: Any, path: SaddlePath, chosen: list[int]) -> list[Artist]:
     curve, saddles = along_orbits(path, _SAMPLES)[1][:, chosen], path.saddles[:, chosen]
-    artists: list[Artist] = [*ax.plot(*curve.T, color=_LIMIT, ls=":", lw=1.2, label="limit: orbits")]
-    artists += ax.plot(*saddles.T, color=_SADDLE, marker="o", ls="", ms=4.5, label="saddles", zorder=5)
+    artists: list[Artist] = [*ax.plot(*curve.T, color=LIMIT, ls=":", lw=1.2, label="limit: orbits")]
+    artists += ax.plot(*saddles.T, color="#000000", marker="o", ls="", ms=4.5, label="saddles", zorder=5)
     extent, numbered = np.ptp(saddles, axis=0) + np.finfo(float).tiny, np.empty((0, len(chosen)))
     for k, saddle in enumerate(saddles):
         # Of saddles too close for two numbers the first has one.

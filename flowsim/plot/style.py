@@ -47,15 +47,19 @@ def colours(count: int) -> list[str]:
     return [palette[k % len(palette)] for k in range(count)]
 
 
+def size_in_points(ax: Axes) -> tuple[float, float]:
+    """Width and height."""
+    own: Any = ax.get_figure()
+    inches, place = own.figure.get_size_inches(), ax.get_position()  # of a subfigure its parent's
+    return 72.0 * place.width * inches[0], 72.0 * place.height * inches[1]
+
+
 def log_axis(ax: Axes, low: float, high: float) -> None:
     """A logarithmic abscissa, labelled at 1, 2, 5 where powers of ten are few and the width allows."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     ax.set_xscale("log")
-    own: Any = ax.get_figure()
-    figure = own.figure  # of a subfigure its parent
-    width = 72.0 * ax.get_position().width * figure.get_size_inches()[0]
-    if 3.0 * _NUMBER * math.log10(high / low) < width:
+    if 3.0 * _NUMBER * math.log10(high / low) < size_in_points(ax)[0]:
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())  # each mark takes a millisecond, beside 1, 2, 5 none is missed
@@ -103,10 +107,10 @@ def save(figure: Figure, file: Any, **options: Any) -> None:
         figure.savefig(file, **options)
 
 
-def new_axes(ax: Axes | None, **options: Any) -> Axes:
+def new_axes(ax: Axes | None) -> Axes:
     """The given axes, or those of a new figure."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
-    return plt.subplots(**options)[1]
+    return plt.subplots()[1]

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowsim.arrays import Array
+from flowsim.limits import LinearSaddlePath
 from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import DrawnClock, drawn, on_clock, sampled
 from flowsim.plot.labels import named_curves
+from flowsim.plot.linear_limits import linear_overview
 from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import FLOW, PREDICTED, early, flow_label, log_axis, new_axes, spans_decade, styled
 from flowsim.results import Clock, Trajectory
@@ -161,11 +163,14 @@ def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None
 
 
 @styled
-def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
+def overview(traj: Trajectory, path: SaddlePath | LinearSaddlePath | None = None) -> Figure:
     """Four panels: excess loss, coordinates in accelerated time and along their path, number of coefficients in use.
 
-    The drift of conserved quantities is a line of text, or the last panel where it is large.
+    The drift of conserved quantities is a line of text, or the last panel where it is large. With the limit of a
+    LinearNetwork it is :func:`linear_overview`.
     """
+    if isinstance(path, LinearSaddlePath):
+        return linear_overview(path, traj)
     figure, axes = four_panels(10.5, 6.8)
     clock: Clock = "accelerated" if 0 < traj.accelerated_time[-1] < np.inf else "time"
     loss(traj, path=path, clock=clock, least=_least_loss(traj, path), ax=axes[0, 0])

@@ -26,14 +26,12 @@ class Run:
     @property
     def log_alpha(self) -> float:
         """ln(alpha), NaN if unknown."""
-        value = self.summary.get("log_alpha")
-        return float(value) if isinstance(value, int | float) else math.nan
+        return _number(self.summary.get("log_alpha"))
 
     @property
     def eta(self) -> float:
         """Standard deviation of the weight noise, NaN if unknown."""
-        value = self.summary.get("eta")
-        return float(value) if isinstance(value, int | float) else math.nan
+        return _number(self.summary.get("eta"))
 
 
 def read_runs(folder: str | Path) -> list[Run]:
@@ -64,6 +62,10 @@ def varied(runs: list[Run]) -> str | None:
     if len(etas) == len(runs) > 1 and len(alphas) == 1:
         return "eta"
     return None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _known(value: float) -> float:

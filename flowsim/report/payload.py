@@ -47,7 +47,7 @@ def _run(run: Run, parameter: str | None) -> dict[str, Any]:
     traj = run.trajectory
     kept = thin(traj)
     beta = traj.beta.reshape(len(traj), -1)
-    names = coordinate_names(traj)
+    names, drift = coordinate_names(traj), traj.imbalance_departure
     peak = np.abs(beta).max(axis=0)
     order = np.argsort(-peak, kind="stable")
     drawn = sorted(int(i) for i in order[:MAX_COORDINATES] if peak[i] > NEGLIGIBLE * peak.max())
@@ -61,17 +61,12 @@ def _run(run: Run, parameter: str | None) -> dict[str, Any]:
         "certificates": run.certificates,
         "clocks": {clock: _encode(traj.clock_values(clock)[kept]) for clock in TIME_CLOCKS},
         "loss": _encode(traj.loss[kept]),
-        "drift": None if traj.imbalance_departure is None else _encode(_floor(traj.imbalance_departure[kept])),
+        "drift": None if drift is None else _encode(np.maximum(drift[kept], np.finfo(float).eps)),  # on a log axis
         "invariants": ", ".join(traj.invariants),
         "coordinates": [{"index": i, "name": names[i], "values": _encode(beta[kept, i], "f4")} for i in drawn],
         "left_out": {"count": len(left_out), "largest": float(peak[left_out].max(initial=0.0))},
         "points": {"drawn": len(kept), "recorded": len(traj)},
     }
-
-
-def _floor(departure: Array) -> Array:
-    """Zeros are drawn at the spacing of floats, as the axis is logarithmic."""
-    return np.maximum(departure, np.finfo(float).eps)
 
 
 def _label(run: Run, parameter: str | None) -> str:

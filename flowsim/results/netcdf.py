@@ -63,15 +63,6 @@ class Labelled:
             parts[name in self.coordinates][name] = variable
         return xarray.Dataset(*parts, attrs=dict(self.attrs))
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Lengths of the axes."""
-        return {
-            axis: size
-            for each in self.variables.values()
-            for axis, size in zip(each.dims, each.values.shape, strict=True)
-        }
-
     def __contains__(self, name: str) -> bool:
         return name in self.variables
 

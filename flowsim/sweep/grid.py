@@ -75,9 +75,6 @@ class Points:
         axes = {name: [_plain(point.get(name, ABSENT)) for point in points] for name in names}
         return cls(("point",), (len(points),), axes, {}, is_list=True)
 
-    def __len__(self) -> int:
-        return math.prod(self.shape)
-
     def all(self) -> list[dict[str, Any]]:
         """The parameters of each point, in C order of the result."""
         if self.is_list:
