@@ -67,10 +67,6 @@ class _Linear(RegressorMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_ + self.intercept_)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The coefficient of determination ``1 - sum (y - prediction)^2 / sum (y - mean y)^2``."""
-        return float(super().score(X, y, sample_weight))
-
     def _coefficients(self, X: Array, y: Array) -> Array:
         raise NotImplementedError
 

@@ -50,13 +50,11 @@ def limit(
 
     problem = table.read(network.width)
     net = network.build()
-    if alphas is None and isinstance(net, LinearNetwork):
+    if alphas is None:
         alphas = TWO_LAYER_ALPHAS
-    elif alphas is None and not isinstance(net, LinearNetwork):
-        quadratic = quadratic_form(net.distinct[0]) is not None
-        two_layer = TWO_LAYER_ALPHAS if quadratic else WEIGHT_ALPHAS
-        alphas = two_layer if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
-    scales = [text.strip() for text in str(alphas).split(",") if text.strip()]
+        if not isinstance(net, LinearNetwork) and quadratic_form(net.distinct[0]) is None:
+            alphas = WEIGHT_ALPHAS if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
+    scales = [text.strip() for text in alphas.split(",") if text.strip()]
     with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
         path = study.path

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, Integers
 from flowsim.descent.draws import Draws
 from flowsim.descent.linear import LinearMachine, LinearStart
-from flowsim.descent.machine import Machine, Read, recorded_steps
+from flowsim.descent.machine import Machine, Read, drive, recorded_steps
 from flowsim.descent.multipliers import Multipliers, why_not_growth
 from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
@@ -180,6 +180,12 @@ class Case:
         scale, direction = (self.scale, self.direction) if self.parts is None else self.parts.collapsed()
         return WeightMachine(self.net, self.problem, self.data, scale, direction, settings, steps, kicks)
 
+    def run(self, settings: Settings, steps: Array, seeds: Sequence[np.random.SeedSequence]) -> Machine:
+        """A machine that has taken all steps."""
+        machine = self.machine(settings, steps, seeds)
+        drive(machine, self.streams(settings, seeds), settings.n_steps, settings.sizes, self.decays(steps))
+        return machine
+
     def streams(self, settings: Settings, seeds: Sequence[np.random.SeedSequence]) -> Streams:
         """The random numbers of all lanes."""
         stds = np.zeros(len(self.net.weights)) if self.noise is None else self.net.stds
@@ -220,7 +226,9 @@ class Case:
         return assemble(
             read,
             self.problem,
-            t=ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks],
+            t=np.asarray(
+                ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks], dtype=float
+            ),
             rate=self.rate,
             invariants=machine.invariants,
             success=fault is None,

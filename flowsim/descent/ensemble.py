@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, Bools, Integers
 from flowsim.card import one_line
 from flowsim.descent.case import Case, check_pair, fault_message, first_bad_step, parted_step
-from flowsim.descent.machine import Machine, drive, recorded_steps
+from flowsim.descent.machine import Machine, recorded_steps
 from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, child_seeds
 from flowsim.descent.tiles import LANES
@@ -175,10 +175,7 @@ def gradient_descents(
     def run(group: range) -> Machine:
         # An incomplete group repeats its last run: the result of a run does not depend on the others.
         filled = [*group] + [group[-1]] * (width - len(group))
-        own = [seeds[r] for r in filled]
-        machine = case.machine(settings, sizes[filled], own)
-        drive(machine, case.streams(settings, own), settings.n_steps, decays=case.decays(sizes[filled]))
-        return machine
+        return case.run(settings, sizes[filled], [seeds[r] for r in filled])
 
     if count_workers == 1:
         machines = [run(group) for group in groups]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.descent.case import Case, cancellation, check_pair, fault_message, first_bad_step, parted_step
-from flowsim.descent.machine import Machine, drive, recorded_steps
+from flowsim.descent.machine import Machine, recorded_steps
 from flowsim.descent.result import finite_records
 from flowsim.descent.schedules import read_steps
 from flowsim.descent.settings import Settings, check_step
@@ -164,11 +164,6 @@ def gradient_descent(
     h, sequence = check_step(step if sizes is None else sizes[0]), read_seed(seed)
     began = time.perf_counter()
 
-    def run(settings: Settings) -> Machine:
-        machine = case.machine(settings, np.array([h]), [sequence])
-        drive(machine, case.streams(settings, [sequence]), settings.n_steps, sizes, case.decays(np.array([h])))
-        return machine
-
     def result(machine: Machine, settings: Settings, fault: str | None) -> Trajectory:
         ks = recorded_steps(settings.n_steps, settings.record_every)
         read = machine.read(0, len(ks))
@@ -183,7 +178,7 @@ def gradient_descent(
         unbound = Case(net, problem, case.scale, start, free)
         if unbound.reason is None and _stays_inside(unbound, free, h, sequence, settings.radius):
             case = unbound
-    machine = run(settings)
+    machine = case.run(settings, np.array([h]), [sequence])
     bad, parted = first_bad_step(machine, 0, case)[0], parted_step(machine, 0)
     fault = fault_message(case, h, bad, parted)
     if fault is None:
@@ -197,14 +192,13 @@ def gradient_descent(
         raise IntegrationError(fault)
     # The same run, stopped one step earlier: its last state is the last finite one.
     shorter = replace(settings, n_steps=last - 1)
-    raise IntegrationError(fault, result(run(shorter), shorter, fault))
+    raise IntegrationError(fault, result(case.run(shorter, np.array([h]), [sequence]), shorter, fault))
 
 
 def _stays_inside(case: Case, settings: Settings, h: float, sequence: np.random.SeedSequence, radius: float) -> bool:
     """Whether the descent without projection stays inside the ball."""
     every = replace(settings, record_every=1)
-    machine = case.machine(every, np.array([h]), [sequence])
-    drive(machine, case.streams(every, [sequence]), every.n_steps, every.sizes, case.decays(np.array([h])))
+    machine = case.run(every, np.array([h]), [sequence])
     if first_bad_step(machine, 0, case)[0] is not None:
         return False
     weights = machine.read(0, every.n_steps + 1).weights

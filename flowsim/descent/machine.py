@@ -120,12 +120,10 @@ def recorded_steps(n_steps: int, every: int) -> Integers:
     return np.append(np.arange(0, n_steps, every), n_steps)
 
 
-def drive(
-    machine: Machine, streams: Streams, n_steps: int, sizes: Array | None = None, decays: Array | None = None
-) -> None:
+def drive(machine: Machine, streams: Streams, n_steps: int, sizes: Array | None, decays: Array | None) -> None:
     """Run a machine to the end, with the random numbers of its lanes.
 
-    `sizes` (n_steps,) and `decays` (n_steps, lanes) are given where step size, or weight decay, varies.
+    `sizes` (n_steps,) and `decays` (n_steps, lanes) are None where step size, or weight decay, is constant.
     """
     block = n_steps if streams.per_step == 0 else int(np.clip(_DRAWN_AHEAD // streams.per_step, 1, n_steps))
     start = 0

@@ -139,7 +139,6 @@ def _frozen(value: Any) -> Any:
     return (value.shape, *value.ravel().tolist()) if isinstance(value, np.ndarray) else value
 
 
-@dataclass(frozen=True, eq=False)
 class GaussianNoise(Noise):
     """Normal with mean 0."""
 
@@ -161,7 +160,6 @@ class GaussianNoise(Noise):
         return _gauss(np.polynomial.hermite_e.hermegauss, count)
 
 
-@dataclass(frozen=True, eq=False)
 class UniformNoise(Noise):
     """Uniform on ``[-sqrt(3) std, sqrt(3) std]``."""
 
@@ -178,7 +176,6 @@ class UniformNoise(Noise):
         return _gauss(np.polynomial.legendre.leggauss, count, math.sqrt(3.0))
 
 
-@dataclass(frozen=True, eq=False)
 class RademacherNoise(Noise):
     """``+std`` or ``-std``, each with probability 1/2."""
 
@@ -201,7 +198,6 @@ class RademacherNoise(Noise):
         return pairs(np.array([1.0]), np.array([0.5]))
 
 
-@dataclass(frozen=True, eq=False)
 class LaplaceNoise(Noise):
     """Double exponential with scale ``std / sqrt(2)``."""
 

@@ -36,11 +36,8 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
     columns = list(X.columns)
     if len(set(map(str, columns))) < len(columns):
         raise ValueError("`X` must have a different name for every column; received two of the same.")
-    named = isinstance(y, str | int) or (
-        isinstance(y, list | tuple) and bool(y) and all(isinstance(each, str) for each in y)
-    )
-    if named:
-        wanted = [y] if isinstance(y, str | int) else list(y)
+    wanted = [y] if isinstance(y, str | int) else list(y) if isinstance(y, list | tuple) else []
+    if wanted and (wanted[0] is y or all(isinstance(each, str) for each in wanted)):
         for each in wanted:
             if each not in columns:
                 known = ", ".join(repr(column) for column in columns[:12])

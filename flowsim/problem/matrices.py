@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
-from flowsim.card import bars, card
 from flowsim.plain_numbers import count, reals
 from flowsim.problem.checks import as_float, check_target
 from flowsim.problem.losses import SQUARED
@@ -120,11 +119,9 @@ class MatrixSensing(Problem):
         """The same measurements with other values."""
         return MatrixSensing(self.A, y)
 
-    def _repr_html_(self) -> str:
-        zero = np.zeros(self.beta_shape)
-        facts = {"measurements": self.n, "matrix": f"{self.d} x {self._m}", "loss at 0": float(self.loss(zero))}
-        steepest = np.abs(self.gradient(zero)).max(axis=1)
-        return card(type(self).__name__, facts, bars(steepest, "gradient by row"), "|gradient at 0|, largest first")
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return {"measurements": self.n, "matrix": f"{self.d} x {self._m}"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.n}, shape=({self.d}, {self.n_targets}))"

@@ -264,23 +264,26 @@ class Problem(InUnits):
 
     def __repr__(self) -> str:
         targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
-        return f"Problem(n={self.n}, d={self.d}{targets}, loss={self.loss_function.name!r})"
+        loss = "" if isinstance(self, Regression) else f", loss={self.loss_function.name!r}"
+        return f"{type(self).__name__}(n={self.n}, d={self.d}{targets}{loss})"
 
     def _repr_html_(self) -> str:
-        kind = "dense" if self.is_dense else "sparse" if hasattr(self.X, "tocsr") else "operator"
         zero = np.zeros(self.beta_shape)
-        facts = {
+        facts = self._facts | {"loss at 0": float(self.loss(zero))}
+        size = np.abs(self.gradient(zero)).reshape(self.d, -1).max(axis=1)
+        figure = bars(size, "gradient of each feature or row")
+        return card(type(self).__name__, facts, figure, "|gradient at 0|, largest first")
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        kind = "dense" if self.is_dense else "sparse" if hasattr(self.X, "tocsr") else "operator"
+        return {
             "observations": self.n,
             "features": f"{self.d}, {kind}",
             "targets": self.n_targets if self.y.ndim > 1 else None,
             "names": ", ".join(self.feature_names[:6]) + (", ..." if self.d > 6 else ""),
             "loss": self.loss_function.name,
-            "loss at 0": float(self.loss(zero)),
         }
-        size = np.abs(self.gradient(zero)).reshape(self.d, -1).max(axis=1)
-        return card(
-            type(self).__name__, facts, bars(size, "gradient of each feature"), "|gradient at 0|, largest first"
-        )
 
     @property
     def _axes(self) -> tuple[int, ...]:
@@ -377,7 +380,3 @@ class Regression(Problem):
         columns = self.y.reshape(self.n, -1).T
         norms = (lsmr(self.X, each, atol=1e-14, btol=1e-14, maxiter=20 * min(self.n, self.d))[3] for each in columns)
         return float(sum(norm**2 for norm in norms) / (2 * self.n))
-
-    def __repr__(self) -> str:
-        targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
-        return f"Regression(n={self.n}, d={self.d}{targets})"

@@ -205,9 +205,7 @@ def as_events(
     `shapes`: shapes of beta and of every weight at one time; `rtol`, `size`: the run's tolerance, and the size of
     coefficients estimated from the data, called if an event needs it.
     """
-    if isinstance(events, Event) or callable(events):
-        events = (events,)
-    if not isinstance(events, Iterable):
+    if callable(events) or not isinstance(events, Iterable):
         events = (events,)
     out = []
     for each in events:

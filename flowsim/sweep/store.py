@@ -103,7 +103,7 @@ class Store:
 
     def close(self) -> None:
         if self._run:
-            with contextlib.suppress(sqlite3.Error), self._transaction():
+            with contextlib.suppress(sqlite3.Error), _transaction(self._connection):
                 self._connection.execute("UPDATE run SET finished = ? WHERE id = ?", (_now(), self._run))
         self._connection.close()
 
@@ -111,7 +111,7 @@ class Store:
         """Record the run that writes from now on."""
         text = json.dumps(environment, sort_keys=True)
         row = (_now(), host, os.getpid(), function, code, text, hashlib.sha256(text.encode()).digest())
-        with self._transaction():
+        with _transaction(self._connection):
             cursor = self._connection.execute(
                 "INSERT INTO run (started, host, pid, function, code, environment, checksum) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -135,7 +135,7 @@ class Store:
             (o.key, self._run, parameters.get(o.key, ""), o.status, o.seconds, now, o.payload, o.checksum)
             for o in outcomes
         ]
-        with _disk_errors(self.path), self._transaction():
+        with _disk_errors(self.path), _transaction(self._connection):
             self._connection.executemany(
                 f"INSERT INTO point ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
                 "run = excluded.run, status = excluded.status, seconds = excluded.seconds, "
@@ -166,7 +166,7 @@ class Store:
 
     def forget(self, keys: Collection[str]) -> None:
         """Delete points."""
-        with self._transaction():
+        with _transaction(self._connection):
             self._connection.executemany("DELETE FROM point WHERE key = ?", [(key,) for key in keys])
 
     def other_code(self, function: str, code: str) -> int:
@@ -252,9 +252,6 @@ class Store:
             connection.executemany(f"INSERT OR IGNORE INTO point ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", points)
         self.damaged += 1
         return connection
-
-    def _transaction(self) -> contextlib.AbstractContextManager[None]:
-        return _transaction(self._connection)
 
 
 @contextlib.contextmanager
