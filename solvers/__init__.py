@@ -2,9 +2,9 @@
 
 `separable` states the flows that are integrated natively and calls `multistep`, the compiled integrator (read
 `multistep/reference.py` first, one step in NumPy); `frames` propagates ``Z' = S(t) Z`` in graded frames. For everything
-else `problem`, `scipy_methods` and `solution` put SciPy's methods behind one loop (`log_time`: in logarithmic time);
-`events` and `arclength` read any solution. `active_set`, `cone_newton` and `entropy` minimise convex functions;
-`compilation`, `precompile` and `simd` are how Numba is used.
+else `problem`, `scipy_methods` and `solution` put SciPy's methods behind one loop (`time_changes`: in other variables
+than time); `events` and `arclength` read any solution. `active_set`, `cone_newton` and `entropy` minimise convex
+functions; `compilation`, `precompile` and `simd` are how Numba is used.
 
 What this package does not contain: learning and networks. It imports nothing from the rest of flowsim, and a test
 that reads its imports keeps it so.

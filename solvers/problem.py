@@ -18,8 +18,6 @@ class InitialValueProblem:
     y0 : array (N,)
     jacobian : callable (t, y) -> (N, N), optional
         ``df/dy``.
-    time_derivative : callable (t, y) -> (N,), optional
-        ``df/dt``; None for an autonomous system.
     step_limit : callable (t, y, y') -> float, optional
         The longest step from here that cannot miss an activation, which a local error estimate would not detect.
     check : callable (t, y) -> str or None, optional
@@ -34,7 +32,6 @@ class InitialValueProblem:
     rhs: Callable[[float, Array], Array]
     y0: Array
     jacobian: Callable[[float, Array], Array] | None = None
-    time_derivative: Callable[[float, Array], Array] | None = None
     step_limit: Callable[[float, Array, Array], float] | None = None
     check: Callable[[float, Array], str | None] | None = None
     rest: Callable[[float, Array], Array | None] | None = None

@@ -109,7 +109,7 @@ def integrate(
             if problem.rest is not None and len(times) % _REST_EVERY == 0 and times[-1] < t_end:
                 slope = problem.rest(times[-1], states[-1])
                 if slope is not None:
-                    message = f"came to rest at t = {times[-1]:.6g}"
+                    message = f"came to rest after {len(times) - 1} steps"
                     _go_straight(times, states, pieces, slope, t_end)
                     if done is not None:
                         done(times[-2], t_end, pieces[-1])

@@ -59,7 +59,7 @@ class GrowthCoordinates(DualCoordinates):
 
     def cancels(self, rtol: float) -> bool:
         """Whether beta, or the last digits that decide SciPy's steps, are lost to the rounding of exponents."""
-        lost = not self.native or is_lost(self.visible_part, rtol, 1.0 + float(self.map.offset.max()))
+        lost = not self.native or is_lost(self.visible_part, rtol, 1.0 + abs(float(self.map.offset.max())))
         return lost and self.visible_part < 1.0
 
     @cached_property

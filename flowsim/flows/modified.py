@@ -225,7 +225,7 @@ class ModifiedGrowth(Expanded):
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # A change of a logarithm is a relative error of the component: absolute on y.
-        if self.visible_part < 1.0 and is_lost(self.visible_part, rtol, 1.0 + 2 * float(self._start.max())):
+        if self.visible_part < 1.0 and is_lost(self.visible_part, rtol, 1.0 + 2 * abs(float(self._start.max()))):
             raise ValueError(f"`alpha` must be smaller: {CANCELS}.")
         return 0.0, np.full(self.sign.size, SAFETY * self.visible_part * rtol)
 

@@ -16,8 +16,8 @@ from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.transversal import FINEST
 from flowsim.results import Clock
 from flowsim.results.events import Event
-from flowsim.solvers import SeparableSolution, Solution, Status, integrate
-from flowsim.solvers.log_time import integrate_in_log_time
+from flowsim.solvers import SeparableSolution, Solution, Status
+from flowsim.solvers.time_changes import integrate_in_log_time, integrate_in_time
 
 
 class Watcher:
@@ -65,7 +65,7 @@ def solve(
 
     def run(rtol: float, atol: float) -> Solution:
         local_rtol, local_atol = coordinates.tolerances(rtol, atol)
-        return (integrate_in_log_time if coordinates.starts_fast(horizon) else integrate)(
+        return (integrate_in_log_time if coordinates.starts_fast(horizon) else integrate_in_time)(
             coordinates.ivp,
             horizon,
             method=options.method,

@@ -18,7 +18,7 @@ from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
-from flowsim.limits.units import Units, in_units
+from flowsim.limits.units import LATEST, in_units, stopped_by_time
 from flowsim.problem import Problem, Regression
 
 if TYPE_CHECKING:
@@ -41,12 +41,10 @@ class DiagonalProcess:
 
         self.began = time.perf_counter()
         self.problem, self.state, self.all_bounds = problem, state, bounds
-        y, n, data = problem.y, problem.n, problem
-        self.units = Units()
-        if isinstance(problem, Regression):
-            if np.any(bounds.offset):
-                y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
-            data, y, self.units = in_units(problem, y)
+        y, n = problem.y, problem.n
+        if np.any(bounds.offset) and isinstance(problem, Regression):
+            y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
+        data, y, self.units = in_units(problem, y)
         # From here on coordinates are indices among the columns that are read: without the empty ones of sparse data.
         is_sparse = hasattr(data.X, "tocsr")
         self.columns = SparseColumns.of(data.X, _standing(bounds)[0]) if is_sparse else Columns(data)
@@ -56,7 +54,7 @@ class DiagonalProcess:
         self.cone: Cone[Key] = (
             ConeRegression(y, self._signed_column)
             if isinstance(problem, Regression)
-            else cone_minimiser(problem, self._signed_column)
+            else cone_minimiser(data, self._signed_column)
         )
         # Rates up to `rounding` are rounding of x_i . r / n. It is for a residual of norm `rounded_at`, and higher for
         # coordinates that turned out not to move since then (`has_raised`).
@@ -98,13 +96,11 @@ class DiagonalProcess:
                     if math.isinf(wait):
                         break
                     if not after < t_end:
-                        horizon, complete, message = t_end, False, f"stopped at t_end={t_end:g}"
+                        horizon, complete, message = min(t_end, LATEST), False, stopped_by_time(t_end)
                         break
                     if max_jumps is not None and len(self.times) >= max_jumps:
                         horizon, complete, message = after, False, f"stopped after max_jumps={max_jumps}"
                         break
-                    if math.isinf(after):
-                        raise IntegrationError("the next jump lies beyond the range of floats; rescale `problem`.")
                     self.t += wait
                     self.spread += wait * self.cone.size
                     self.duals.advance(wait)
@@ -131,8 +127,9 @@ class DiagonalProcess:
             direction[self.columns.number(np.array([i]))] += sign * share
         if not self.supports:
             self.supports, self.values = [np.empty(0, np.int64)], [np.empty(0)]
-        message = f"beta escapes to infinity at t={now:.6g}, along `escape.direction` with margin {end.margin:.6g}"
-        escape = Escape(now, self.columns.number(np.sort(hits)), direction, end.margin)
+        margin = math.ldexp(end.margin, self.units.p)
+        message = f"beta escapes to infinity at t={now:.6g}, along `escape.direction` with margin {margin:.6g}"
+        escape = Escape(now, self.columns.number(np.sort(hits)), direction, margin)
         return replace(self._path(now, False, message), escape=escape)
 
     def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:

@@ -13,6 +13,7 @@ from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
 from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
+from flowsim.limits.units import LATEST, stopped_by_time
 from flowsim.problem import Regression
 from flowsim.problem.entries import dense
 
@@ -33,7 +34,7 @@ def exactly(
         sides,
         [[Fraction(v) for v in side.tolist()] for side in bounds.penalties],
         max_jumps=max_jumps,
-        t_end=None if math.isinf(t_end) else Fraction(t_end),
+        t_end=Fraction(min(t_end, LATEST)),
     )
     saddles = np.array([[float(v) for v in row] for row in result.saddles])
     times = [0.0, *map(float, result.jump_times)]
@@ -45,9 +46,9 @@ def exactly(
             saddle[coordinates] = np.where(np.abs(values) > NEGLIGIBLE * np.abs(values).max(), values, 0.0)
     horizon, complete, message = math.inf, True, "reached the minimiser"
     if result.next_jump is not None:
-        stopped_by_time = result.next_jump >= t_end
-        horizon, complete = min(t_end, float(result.next_jump)), False
-        message = f"stopped at t_end={t_end:g}" if stopped_by_time else f"stopped after max_jumps={max_jumps}"
+        is_late = result.next_jump >= min(t_end, LATEST)
+        horizon, complete = min(t_end, LATEST) if is_late else float(result.next_jump), False
+        message = stopped_by_time(t_end) if is_late else f"stopped after max_jumps={max_jumps}"
     supports = tuple(np.flatnonzero(row) for row in saddles)
     for saddle, support, t in zip(saddles, supports, times, strict=True):
         check_reach(bounds, support, saddle[support], t)

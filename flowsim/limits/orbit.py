@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,17 @@ class Orbit:
 
         if len(self.distance) < 2:
             return np.repeat(self.points[:1], len(distance), axis=0)
-        spline = CubicHermiteSpline(self.distance, self.points, self.tangents, axis=0)
-        return np.asarray(spline(np.clip(distance, 0.0, self.length)))
+        # In units near the length, whose cubes are floats.
+        unit = math.frexp(self.length)[1]
+        own, points = np.ldexp(self.distance, -unit), np.ldexp(self.points, -unit)
+        spline = CubicHermiteSpline(own, points, self.tangents, axis=0)
+        return np.ldexp(spline(np.clip(np.ldexp(distance, -unit), 0.0, own[-1])), unit)
+
+    def times_power_of_two(self, exponent: int) -> Orbit:
+        """The orbit of coefficients multiplied by ``2^exponent``."""
+        if not exponent:
+            return self
+        return replace(self, distance=np.ldexp(self.distance, exponent), points=np.ldexp(self.points, exponent))
 
 
 class SpentError(Exception):

@@ -58,36 +58,40 @@ def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
     coordinates = np.array(sorted(before.keys() | after.keys() | set(path.hits[jump].tolist())), dtype=np.int64)
     beta0 = np.array([before.get(i, 0.0) for i in coordinates.tolist()])
     beta1 = np.array([after.get(i, 0.0) for i in coordinates.tolist()])
-    field = _Field(path, coordinates, beta0, beta1)
+    # Orbits of homogeneous formulas do not depend on the unit of beta.
+    unit = exponent_of(np.append(beta0, beta1)) if path.curves is None else 0
+    beta0, beta1 = np.ldexp(beta0, -unit), np.ldexp(beta1, -unit)
+    field = _Field(path, coordinates, beta0, beta1, unit)
     size = float(np.linalg.norm(beta1 - beta0))
-    start = field.departure(beta0, _DEPARTURE * size, path.jump_times[jump])
+    start = field.departure(beta0, _DEPARTURE * size)
     points = _orbit_points(field, start, beta1, size, jump)
-    return by_distance(field.velocity(points), jump, coordinates, beta0, beta1, points)
+    return by_distance(field.velocity(points), jump, coordinates, beta0, beta1, points).times_power_of_two(unit)
 
 
 class _Field:
-    """The velocity of the coordinates that take part, with fixed signs."""
+    """The velocity of the coordinates that take part, with fixed signs, for beta in units of ``2^unit``."""
 
-    def __init__(self, path: Saddles, coordinates: Integers, beta0: Array, beta1: Array) -> None:
+    def __init__(self, path: Saddles, coordinates: Integers, beta0: Array, beta1: Array, unit: int) -> None:
         problem = path.problem
         columns = np.column_stack([*map(Columns(problem).column, coordinates.tolist())])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
         # A common factor of all forces is a change of the unit of time, on which orbits do not depend.
         self.problem = problem
-        unit = exponent_of(columns) if isinstance(problem, Regression) else 0
-        self.columns = columns = np.ldexp(columns, -unit)
+        p = exponent_of(columns)
+        self.columns = columns = np.ldexp(columns, -p)
+        self.exponent = p + unit  #: predictions are 2 to this power times those of the scaled columns
         # The residual in an orthonormal basis of the columns: along directions in which nearly collinear columns cancel
         # the force keeps its relative precision, which moments minus Gram matrix times beta would lose.
         basis, root = np.linalg.qr(columns)
         self.root = root / np.sqrt(problem.n)
-        self.aim = basis.T @ np.ldexp(problem.y - offset, -unit) / np.sqrt(problem.n)
+        self.aim = basis.T @ np.ldexp(problem.y - offset, -self.exponent) / np.sqrt(problem.n)
         self.order = path.order
         arriving = self.loss_force(beta0)
         self.sign = np.where(beta0 != 0, np.sign(beta0), np.where(beta1 != 0, np.sign(beta1), np.sign(arriving)))
         positive = self.sign > 0
         self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
         cost = np.where(positive, path.penalties[0][coordinates], path.penalties[1][coordinates])
-        self.cost = np.ldexp(cost, -2 * unit)
+        self.cost = np.ldexp(cost, -p - self.exponent if isinstance(problem, Regression) else -p)
         self.curves: CurveResponse | None = None
         if path.curves is not None:
             pairs = [path.curves.of(int(i), int(s)) for i, s in zip(coordinates, self.sign, strict=True)]
@@ -99,7 +103,8 @@ class _Field:
         else:
             if path.memory is None:
                 raise ValueError("orbits are not known: the path is of a file that keeps no curves (older versions).")
-            self.memory = path.memory(coordinates)
+            coefficients, rates = path.memory(coordinates)
+            self.memory = np.ldexp(coefficients, -unit), rates
         # Both bounds at distance 0: pretrained, not balanced, both exponentials count.
         self.free = (path.thresholds[0][coordinates] == 0) & (path.thresholds[1][coordinates] == 0)
         if self.free.any() and (self.order > 2 or not np.isfinite(self.memory[0][:, self.free]).all()):
@@ -109,13 +114,13 @@ class _Field:
         """``-g``."""
         if isinstance(self.problem, Regression):
             return (self.aim - beta @ self.root.T) @ self.root
-        return -self.problem.slopes(beta @ self.columns.T) @ self.columns / self.problem.n
+        return -self.problem.slopes(np.ldexp(beta @ self.columns.T, self.exponent)) @ self.columns / self.problem.n
 
     def gram(self, beta: Array) -> Array:
         """Hessian of the loss in the coordinates."""
         if isinstance(self.problem, Regression):
             return self.root.T @ self.root
-        curvature = self.problem.curvatures(self.columns @ beta)
+        curvature = np.ldexp(self.problem.curvatures(np.ldexp(self.columns @ beta, self.exponent)), self.exponent)
         return (self.columns.T * curvature) @ self.columns / self.problem.n
 
     def force(self, beta: Array) -> Array:
@@ -143,7 +148,7 @@ class _Field:
     def velocity(self, beta: Array) -> Array:
         return self.inertia(beta) * self.force(beta)
 
-    def departure(self, beta0: Array, distance: float, time: float) -> Array:
+    def departure(self, beta0: Array, distance: float) -> Array:
         """A point of the unstable manifold at some distance from the saddle, to first order."""
         new = beta0 == 0
         powers = self.curves is None or all(curve.is_power_law for curve in self.curves.curves)

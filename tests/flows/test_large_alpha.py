@@ -306,3 +306,18 @@ def test_the_clock_of_the_loss_reads_the_same_kernel(loss):
     )  # fmt: skip
     assert_allclose(values[1][:, 1:], steps.y.T, rtol=3e-6, atol=3e-6)
     assert_allclose(values[0], values[1], rtol=1e-2)
+
+
+@pytest.mark.parametrize("loss", ["squared", "log-cosh", "logistic"])
+@pytest.mark.parametrize("size", [1e8, 1e12, 1e16, 1e30, 1e100, 1e150])
+def test_starts_below_one_are_large_beside_small_coefficients(loss: str, size: float) -> None:
+    """Features of size s >> 1 / alpha^2 have the flow of a kernel method, ``beta' = -2 alpha^2 grad L``."""
+    rng = np.random.default_rng(1)
+    X = rng.integers(-3, 4, (8, 4)).astype(float)
+    y = X @ np.array([1.0, -2.0, 0.0, 0.0]) + rng.standard_normal(8)
+    y = np.sign(y) if loss == "logistic" else y
+    plain, scaled = fs.Problem(X, y, loss), fs.Problem(size * X, y, loss)
+    run = fs.gradient_flow(fs.DiagonalNetwork("u*v"), scaled, 300.0 / size / size, alpha=0.1)
+    right = solve_ivp(lambda t, b: -0.02 * plain.gradient(b), (0.0, 300.0), np.zeros(4), rtol=1e-10, atol=1e-12)
+    assert run.t[-1] == 300.0 / size / size
+    np.testing.assert_allclose(size * run.beta[-1], right.y[:, -1], rtol=0, atol=2e-6 * np.abs(right.y[:, -1]).max())

@@ -233,3 +233,23 @@ def test_a_term_may_fall_for_ever_where_the_others_hold_it() -> None:
     assert not falls_for_ever(fs.Problem([[1.0], [1.0]], [2.0, -1.0], loss=loss))
     assert falls_for_ever(fs.Problem([[1.0], [2.0]], [1.0, -1.0], loss=loss))
     assert not falls_for_ever(fs.Problem([[1.0], [2.0]], [1.0, -1.0], loss="log-cosh"))
+
+
+@pytest.mark.parametrize("loss", ["logistic", "pseudo-huber"])
+@pytest.mark.parametrize("exponent", [-560, 560])
+def test_powers_of_two_in_the_features_change_a_path_of_any_loss_by_nothing(loss: str, exponent: int) -> None:
+    separable = draw(2, loss, n=12)
+    for problem in (draw(1, loss), separable):
+        path = fs.saddle_to_saddle(NET, problem)
+        scaled = fs.saddle_to_saddle(NET, fs.Problem(np.ldexp(problem.X, exponent), problem.y, loss))
+        np.testing.assert_array_equal(np.ldexp(scaled.jump_times, exponent), path.jump_times)
+        np.testing.assert_array_equal(np.ldexp(scaled.saddles, exponent), path.saddles)
+        np.testing.assert_allclose(scaled.losses, path.losses, rtol=1e-12)
+        if path.escape is not None:
+            assert scaled.escape is not None
+            assert np.ldexp(scaled.escape.margin, -exponent) == path.escape.margin
+    orbit, own = (each.orbits[0] for each in (path, scaled))
+    along = np.linspace(0, orbit.length, 7)
+    np.testing.assert_allclose(
+        np.ldexp(own.at(np.ldexp(along, -exponent)), exponent), orbit.at(along), rtol=1e-6, atol=1e-8 * orbit.length
+    )

@@ -35,6 +35,19 @@ def test_the_curve_is_continuous_and_arclength_is_its_clock(formula: str) -> Non
         np.testing.assert_allclose(path.curve(departure), path.saddles[k], atol=1e-9)
 
 
+@pytest.mark.parametrize("net", [NET, fs.DiagonalNetwork(depth=3)], ids=str)
+@pytest.mark.parametrize("exponents", [(0, 560), (560, 0), (-500, 500)])
+def test_orbits_of_scaled_data_are_scaled_orbits(net: fs.DiagonalNetwork, exponents: tuple[int, int]) -> None:
+    p, q = exponents
+    X, y = np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([1.0, 0.9])
+    path = fs.saddle_to_saddle(net, fs.Regression(X, y))
+    scaled = fs.saddle_to_saddle(net, fs.Regression(np.ldexp(X, p), np.ldexp(y, q)))
+    for orbit, own in zip(path.orbits, scaled.orbits, strict=True):
+        along = np.linspace(0, orbit.length, 9)
+        points = np.ldexp(own.at(np.ldexp(along, q - p)), p - q)
+        np.testing.assert_allclose(points, orbit.at(along), atol=1e-8 * orbit.length)
+
+
 def test_the_loss_never_rises_along_the_curve() -> None:
     problem = fs.datasets.diabetes()
     path = fs.saddle_to_saddle(NET, problem)

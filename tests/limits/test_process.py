@@ -286,6 +286,16 @@ def test_powers_of_two_in_the_data_change_the_path_by_nothing(
         np.testing.assert_array_equal(np.ldexp(scaled.end, p - q), path.end)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_jumps_later_than_the_largest_float_are_announced(exact: bool) -> None:
+    """Jump times are 1 / y and 2 / y."""
+    problem = fs.Regression(np.eye(2) * np.sqrt(2), np.array([1e-308, 2.5e-309]) * np.sqrt(2))
+    path = fs.saddle_to_saddle(NET, problem, exact=exact)
+    np.testing.assert_allclose(path.jump_times, [1e308], rtol=1e-12)
+    assert not path.complete and "comes later than 1.8e+308" in path.message
+    np.testing.assert_allclose(path.saddles[-1], [1e-308, 0.0], rtol=1e-12)
+
+
 def test_columns_of_incomparable_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="squares, relative to those of its largest entry"):
         fs.saddle_to_saddle(NET, fs.Regression(np.diag([1e-200, 1e-5]), [1.0, 2.0]))

@@ -1,4 +1,4 @@
-"""Flows that are far faster at their start than later, in logarithmic time."""
+"""Integration in other variables than time: flows that are far faster at their start, and horizons of any size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy.special import exp1
 
 import flowsim as fs
 from flowsim.solvers import InitialValueProblem
-from flowsim.solvers.log_time import integrate_in_log_time
+from flowsim.solvers.time_changes import integrate_in_log_time, integrate_in_time
 
 
 @pytest.mark.parametrize("method", ["LSODA", "BDF", "Radau", "DOP853"])
@@ -41,3 +41,22 @@ def test_a_loss_of_e_to_the_500_falls_in_few_steps(method: str) -> None:
     assert run.stats["steps"] < 3000
     np.testing.assert_allclose(exp1(-run.beta[1:, 0]), 2 * times[1:], rtol=1e-6)
     assert exp1(100.0) / 2 == pytest.approx(run.events[0].t, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["LSODA", "BDF", "Radau", "DOP853"])
+@pytest.mark.parametrize("exponent", [-1000, -600, 0, 600, 1020])
+def test_horizons_of_any_size_end_where_they_are_asked_to(method: str, exponent: int) -> None:
+    """``y' = -2^-e y``, at rest from ``t = 2^e 40`` on; LSODA alone would step beyond the end of short ones."""
+    unit = np.ldexp(1.0, exponent)
+    problem = InitialValueProblem(
+        rhs=lambda t, y: -y / unit,
+        y0=np.array([1.0]),
+        jacobian=lambda t, y: -np.eye(1) / unit,
+        rest=lambda t, y: np.zeros(1) if t > 6 * unit else None,
+    )
+    for folds in (3.0, 8.0):
+        found = integrate_in_time(problem, folds * unit, method=method, rtol=1e-8, atol=1e-12)
+        assert found.status.success and found.t[-1] == folds * unit
+        times = np.array([0.5, 2.0]) * unit
+        np.testing.assert_allclose(found(times)[:, 0], np.exp([-0.5, -2.0]), rtol=1e-5)
+    assert found.message.startswith("came to rest") and found.stats["steps"] > 5
