@@ -33,7 +33,7 @@ from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.formula_origin import origin_of
 from flowsim.growth.product_map import ProductMap, admits_products
-from flowsim.growth.resolved_curves import admits_curves
+from flowsim.growth.resolved_curves import admits_curves, lost_beside_others
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
 from flowsim.network import DiagonalNetwork, GivenWeights, InitialScale, Logs, Start
 from flowsim.problem import Problem, Regression, require_squares, single_target
@@ -311,13 +311,13 @@ def choose(
     if asked == "log":
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
     plain, why_not = not net.is_mixed and net.distinct[0].product_of is not None, not_log
-    if asked == "curve" or (asked == "auto" and not plain):
+    if asked in ("auto", "curve"):
         curves = _along_curves(case, clock, rtol, native_growth, horizon)
         if not isinstance(curves, str):
             return curves, reason
-        why_not = curves
+        why_not = not_log if plain else curves
         if asked == "curve":
-            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {why_not}.")
+            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {curves}.")
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
@@ -336,6 +336,8 @@ def choose(
 def _along_curves(case: FlowCase, clock: InitialScale, rtol: float, native: bool, horizon: float) -> Coordinates | str:
     """Coordinates along the curves of the weights from their start, or why there are none."""
     net, problem, scale, direction = case
+    if (apart := lost_beside_others(net, direction)) is not None:
+        return apart
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
     is_singular = any(origin_of(formula).order == 0 for formula in net.distinct)
     reach = horizon * gradient_bound(problem, scale, direction) if net.is_mixed or is_singular else math.inf

@@ -68,6 +68,7 @@ class WeightCoordinates(KernelCoordinates):
         largest = np.abs(self.start).max(axis=0, keepdims=True)
         # One that falls below and later grows again would grow from rounding, which is an error.
         sunk = np.maximum(np.minimum(largest, LARGEST_START) ** FLOOR_POWER, SMALLEST)
+        sunk = np.maximum(np.minimum(sunk, _DRIVEN * np.abs(self.start)), SMALLEST)
         # A weight that starts at 0 grows with the others of its coordinate: it is resolved relative to them.
         self._floor = np.where(self.start != 0, sunk, np.where(largest > 0, _DRIVEN * largest, 1.0))
         self._seen = np.abs(self.start) > self._floor

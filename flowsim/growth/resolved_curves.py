@@ -19,6 +19,8 @@ _TIGHTEST = 1e-11
 _FAR_FROM_GROWN = 0.1
 #: Weights below this are too close to underflow.
 _TINY = 1e-150
+#: Curves resolve weights down to this part of the largest of their coordinate.
+_APART = 1e-9
 
 
 def admits_curves(
@@ -49,6 +51,22 @@ def admits_curves(
             total_change(formula, scale, direction[rows, i], reach) <= _FAR_FROM_GROWN for i in here
         ):
             return f"weights of {formula.text!r} take alpha^-{origin.order - 2} of time: floats do not resolve it"
+    return None
+
+
+def lost_beside_others(net: DiagonalNetwork, direction: Array) -> str | None:
+    """Why curves do not resolve a start: weights far below others of their coordinate decide how long they grow.
+
+    None if there are none: weights that others drive, whose own start has no effect, are none.
+    """
+    for formula, rows, here in net.parts(direction.shape[1]):
+        if origin_of(formula).order in (1, 2):  # in logarithms of their own
+            continue
+        own = direction[np.ix_(rows, here)]
+        own = own / np.maximum(np.abs(own).max(axis=0, initial=0.0), np.finfo(float).tiny)
+        small = (own != 0) & (np.abs(own) < _APART)
+        if small.any() and (Gradient(formula)(np.where(small, 0.0, own))[small] == 0).any():
+            return f"weights of {formula.text!r} start more than {1 / _APART:.0e} apart"
     return None
 
 

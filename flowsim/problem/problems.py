@@ -248,9 +248,11 @@ class Problem(InUnits):
     @property
     def coefficient_size(self) -> float:
         """The largest coefficient of the fits of single features, an estimate of the size of the solution."""
-        force = np.abs(self.gradient(np.zeros(self.beta_shape))).reshape(self.d, -1).max(axis=1)
+        slopes = self.slopes(np.zeros(self.y.shape))
+        force = np.abs(self.rmatvec(slopes) / self.n).reshape(self.d, -1).max(axis=1)
         variances = self.feature_variances
-        seen = variances > 0
+        rounding = float(np.finfo(float).eps) * np.linalg.norm(slopes) * np.sqrt(variances / self.n)
+        seen = (variances > 0) & (force > rounding)
         return float((force[seen] / variances[seen]).max(initial=0.0))
 
     @property

@@ -65,8 +65,9 @@ def test_log_and_weight_coordinates_agree_where_both_work(depth, alpha):
     net = fs.DiagonalNetwork(depth=depth)
     native = fs.gradient_flow(net, PROBLEM, 12.0, alpha=alpha, clock="accelerated")
     stepped = fs.gradient_flow(
-        net, PROBLEM, 12.0, alpha=alpha, clock="accelerated", method="Radau", rtol=1e-7, atol=1e-11
-    )
+        net, PROBLEM, 12.0, alpha=alpha, clock="accelerated", method="Radau", rtol=1e-7, atol=1e-11,
+        coordinates="weights",
+    )  # fmt: skip
     assert (native.info["coordinates"], stepped.info["coordinates"]) == ("log", "weights")
     times = np.linspace(0, 12, 200)
     one, other = native.at(times, "accelerated"), stepped.at(times, "accelerated")
@@ -76,13 +77,31 @@ def test_log_and_weight_coordinates_agree_where_both_work(depth, alpha):
         assert np.abs(one.log_abs_weights[name] - other.log_abs_weights[name]).max() < 1e-5
 
 
+def test_products_beside_their_conserved_quantities_are_integrated_along_curves():
+    """Log coordinates expand in the ratio of conserved differences to active weights: here it is not small."""
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 0.0]}
+    runs = [
+        fs.gradient_flow(fs.DiagonalNetwork(depth=3), PROBLEM, 8.0, alpha=0.3, start=start, **asked)
+        for asked in ({}, {"method": "BDF"}, {"coordinates": "weights", "rtol": 1e-9, "atol": 1e-12})
+    ]
+    assert [run.info["coordinates"] for run in runs] == ["curve", "curve", "weights"]
+    times = np.linspace(0, 8, 100)
+    right = runs[2].at(times)
+    for run in runs[:2]:
+        assert np.abs(run.at(times).beta - right.beta).max() < 1e-5
+    for name, values in right.weights.items():
+        assert_allclose(runs[0].at(times).weights[name], values, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_an_unbalanced_start_with_signs_follows_weight_coordinates():
     start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 0.0]}
     net = fs.DiagonalNetwork(depth=3)
     arguments = {"alpha": 1e-5, "start": start, "clock": "accelerated"}
     native = fs.gradient_flow(net, PROBLEM, 8.0, **arguments)
-    stepped = fs.gradient_flow(net, PROBLEM, 8.0, method="Radau", rtol=1e-8, atol=1e-12, **arguments)
+    stepped = fs.gradient_flow(
+        net, PROBLEM, 8.0, method="Radau", rtol=1e-8, atol=1e-12, coordinates="weights", **arguments
+    )
     assert (native.info["coordinates"], stepped.info["coordinates"]) == ("log", "weights")
     times = np.linspace(0, 8, 100)
     one, other = native.at(times, "accelerated"), stepped.at(times, "accelerated")

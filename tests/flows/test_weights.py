@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath as mp
 import numpy as np
 import pytest
+import sympy
 from scipy.integrate import solve_ivp
 
 import flowsim as fs
@@ -204,3 +207,44 @@ def test_a_feature_orthogonal_to_the_targets_does_not_stall_the_start() -> None:
     fine = fs.gradient_flow(net, problem, 3.7, alpha=0.01, start=start, method="DOP853", rtol=1e-11, atol=1e-14)
     assert fine.beta[-1, 2] != 0.0
     np.testing.assert_allclose(run.beta[-1], fine.beta[-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("coordinates", ["auto", "weights"])
+@pytest.mark.parametrize("log_ratio", [-10.0, -25.0, -50.0, -200.0, -600.0])
+@pytest.mark.parametrize("formula", ["u**2*v", "u**2*tanh(v)", "u**2*v + u**4*v"])
+def test_a_weight_far_below_another_of_its_coordinate_grows_from_its_own_start(
+    formula: str, log_ratio: float, coordinates: str
+) -> None:
+    """An independent integration in ``ln u``: u is multiplied, and its start decides when beta jumps."""
+    symbols = sympy.symbols("u v")
+    phi = sympy.sympify(formula, dict(zip("uv", symbols, strict=True)))
+    slopes = sympy.expand(sympy.diff(phi, "u") / symbols[0]), sympy.diff(phi, "v")
+    value, by_u, by_v = (sympy.lambdify(symbols, expression) for expression in (phi, *slopes))
+
+    def rates(t: float, state: np.ndarray) -> list[float]:
+        u, v = np.exp(min(state[0], 3.0)), state[1]
+        g = 1.0 - value(u, v)
+        return [g * by_u(u, v), g * by_v(u, v)]
+
+    alpha, horizon = 0.05, -log_ratio / 0.1 + 100.0
+    exact = solve_ivp(
+        rates, (0.0, horizon), [math.log(alpha) + log_ratio, alpha], "Radau", rtol=1e-10, atol=1e-12,
+        events=lambda t, state: value(np.exp(state[0]), state[1]) - 0.5,
+    )  # fmt: skip
+    start = {"u": fs.Logs(1, log_ratio), "v": 1.0}
+    run = fs.gradient_flow(
+        fs.DiagonalNetwork(formula), fs.Regression([[1.0]], [1.0]), horizon, alpha=alpha, start=start,
+        coordinates=coordinates, events=fs.events.crosses("beta", 0, 0.5), rtol=1e-8,
+    )  # fmt: skip
+    assert run.events[0].t == pytest.approx(exact.t_events[0][0], rel=1e-6)
+    assert run.beta[-1, 0] == pytest.approx(value(np.exp(exact.y[0, -1]), exact.y[1, -1]), rel=1e-6)
+
+
+def test_weights_too_far_apart_for_floats_and_curves_are_named() -> None:
+    """u and v wait until w has multiplied both: neither is driven by what is above the resolution of curves."""
+    start = {"u": fs.Logs(1, -60.0), "v": fs.Logs(1, -40.0), "w": 1.0}
+    with pytest.raises(fs.IntegrationError, match=r"start more than 1e\+09 apart"):
+        fs.gradient_flow(
+            fs.DiagonalNetwork("u*v*w + u**3*v*w"), fs.Regression([[1.0]], [1.0]), 4.0, alpha="1e-300", start=start,
+            clock="accelerated",
+        )  # fmt: skip

@@ -71,6 +71,8 @@ def _quadratic(draft: Draft) -> Case:
     formula = draft.mixed(str(draft.rng.choice(QUADRATIC)), PAIRS, 0.2)
     loss = loss_of(draft, 0.2)
     draft.weigh(0.15)
+    if draft.also(0.1):  # coefficients far below the products of weights, or above
+        draft.X = np.ldexp(draft.X, int(draft.extra.integers(-20, 121)))
     if loss == "squared" and draft.chance(0.12):
         draft.y = draft.y * 10.0 ** round(draft.rng.uniform(-9, 30))
     names = tuple(sorted({c for text in formula for c in text if c.isalpha()}))

@@ -39,6 +39,8 @@ class Case:
     estimated: bool = False
     #: Processor time of the method in the plain weights, where a user named it.
     plain: Callable[[], float] | None = None
+    #: Size of the products of weights of which coefficients are differences at the start.
+    terms: float = 0.0
 
 
 @dataclass
@@ -230,8 +232,8 @@ def flow_case(
         return seconds_in_weights(net, problem, w0, float(mpfr(float(values[-1])) * unit), method, rtol)
 
     return Case(
-        facts, rtol, run, truth, absolute(method, rtol, options) + float(mpfr(alpha)) ** order, estimated,
-        None if method == "auto" else plain,
+        facts, rtol, run, truth, absolute(method, rtol, options), estimated, None if method == "auto" else plain,
+        float(mpfr(alpha)) ** order,
     )  # fmt: skip
 
 
