@@ -47,7 +47,7 @@ def made() -> tuple[Any, Any]:
         (lambda t, s: s.stop(noise=0.1, seed=-1), "`seed` must be an integer >= 0.*received -1"),
         (lambda t, s: fs.plot.trajectory(s), "`traj` must be of class Trajectory; received SaddlePath"),
         (lambda t, s: fs.plot.trajectory(t, ax=3), "`ax` must be of class Axes or None; received int"),
-        (lambda t, s: fs.plot.overview(t, t), "`path` must be of class SaddlePath or None; received Trajectory"),
+        (lambda t, s: fs.plot.overview(t, t), "`path` must be of class SaddlePath or LinearSaddlePath or None"),
         (lambda t, s: fs.compare(t, 3), "`descent` must come from gradient_descent; received int"),
         (lambda t, s: fs.sharpness(N, P, X), "`weights` must map u, v to arrays; received ndarray"),
         (lambda t, s: fs.sharpness(N, P, {"u": X}), "`weights` must map u, v to arrays; received u"),
