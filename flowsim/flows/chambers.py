@@ -216,8 +216,10 @@ class ChamberCoordinates(KernelCoordinates):
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Absolute for logarithms, relative for weights."""
-        size = np.abs(self.chambers.weights(self._distances(self.start))).max(axis=0, keepdims=True)
+        start = np.ascontiguousarray(self.chambers.weights(self._distances(self.start)))
+        size = np.abs(start).max(axis=0, keepdims=True)
         floor = np.maximum(np.minimum(size, LARGEST_START) ** FLOOR_POWER, SMALLEST)
+        floor = np.minimum(floor, self._finest(start).min(axis=0))
         limits = self._with_exponents(np.where(self.is_wall, rtol, np.minimum(atol, rtol * floor)), rtol)
         self._rtol = rtol
         self.guard.restart(SAFETY * rtol, rtol)

@@ -85,6 +85,19 @@ class KernelCoordinates(Coordinates):
         self.kernels.mean_gradient(w, self.kind, self.std, out)
         return out
 
+    def _slopes(self, w: Array) -> tuple[Array, Array]:
+        """beta (d,) and the slopes (k, d) of the formula, at weights (k, d)."""
+        beta, slope = np.empty(self.d), np.empty((self.k, self.d))
+        self.kernels.value(w, self.kind, beta)
+        self.kernels.gradient(w, self.kind, slope)
+        return beta, slope
+
+    def _finest(self, w: Array) -> Array:
+        """Errors of weights (k, d) that change beta by its size there, or that of the fit if it is larger."""
+        beta, slope = self._slopes(w)
+        size = max(float(np.abs(beta).max()), self.problem.coefficient_size)
+        return np.divide(size, np.abs(slope), out=np.full(slope.shape, np.inf), where=np.abs(slope) > size)
+
     def _gradient_of_loss(self, w: Array) -> Array:
         """``X^T (X m - y) / n``; near the start without the residual, in whose rounding a small m would be lost.
 

@@ -207,28 +207,13 @@ class WeightCoordinates(KernelCoordinates):
         return self.advice
 
     @cached_property
-    def _slopes(self) -> tuple[Array, Array]:
-        """beta and the slopes of the formula at the start."""
-        beta, slope = np.empty(self.d), np.empty((self.k, self.d))
-        self.kernels.value(self.start, self.kind, beta)
-        self.kernels.gradient(self.start, self.kind, slope)
-        return beta, slope
-
-    @cached_property
     def visible_part(self) -> float:
         """The part of the tolerance to which weights must be known."""
-        beta, slope = self._slopes
+        beta, slope = self._slopes(self.start)
         return visible_part(self.problem, beta, float(np.abs(self.start * slope).sum(axis=0).max()))
 
-    @cached_property
-    def _finest(self) -> Array:
-        """Errors of weights (k, d) that change beta by its own size."""
-        beta, slope = self._slopes
-        size = max(float(np.abs(beta).max()), self.problem.coefficient_size)
-        return np.divide(size, np.abs(slope), out=np.full(slope.shape, np.inf), where=np.abs(slope) > size)
-
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        limits = np.minimum(np.minimum(atol, rtol * self._floor), rtol * self._finest)
+        limits = np.minimum(np.minimum(atol, rtol * self._floor), rtol * self._finest(self.start))
         limits = self._with_exponents(np.broadcast_to(limits, (self.k, self.d)), rtol)
         self.guard.restart(SAFETY * rtol, rtol)
         self._sunk[:] = False

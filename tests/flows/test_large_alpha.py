@@ -321,3 +321,20 @@ def test_starts_below_one_are_large_beside_small_coefficients(loss: str, size: f
     right = solve_ivp(lambda t, b: -0.02 * plain.gradient(b), (0.0, 300.0), np.zeros(4), rtol=1e-10, atol=1e-12)
     assert run.t[-1] == 300.0 / size / size
     np.testing.assert_allclose(size * run.beta[-1], right.y[:, -1], rtol=0, atol=2e-6 * np.abs(right.y[:, -1]).max())
+
+
+@pytest.mark.parametrize(
+    ("formula", "slope"),
+    [("tanh(u)*v", np.tanh(0.1)), ("u*v + u**3*v", 0.101), ("w1*w2*w3", 0.01), ("a*b + c*d", 0.02**0.5)],
+)
+@pytest.mark.parametrize("size", [1e12, 1e30, 1e100])
+def test_a_weight_that_starts_at_zero_is_resolved_where_coefficients_are_tiny(
+    formula: str, slope: float, size: float
+) -> None:
+    """``beta' = -|grad phi|^2 grad L`` with the gradient of the formula at the start; the last weights start at 0."""
+    X, y = data()
+    net, plain = fs.DiagonalNetwork(formula), fs.Regression(X, y)
+    start = {name: float(name in ["a", "c", "u", "w1", "w2"]) for name in net.weights}
+    run = fs.gradient_flow(net, fs.Regression(size * X, y), 3.0 / slope**2 / size / size, alpha=0.1, start=start)
+    right = solve_ivp(lambda t, b: -plain.gradient(b), (0.0, 3.0), np.zeros(4), rtol=1e-10, atol=1e-12).y[:, -1]
+    assert_allclose(size * run.beta[-1], right, rtol=0, atol=2e-6 * np.abs(right).max())
