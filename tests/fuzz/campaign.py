@@ -26,7 +26,9 @@ DIGITS = 80
 #: Errors beyond so many tolerances are wrong; estimates may be too small by so much.
 WRONG, TOO_SMALL = 100.0, 2.0
 #: What a run errs by rounding alone, relative to the largest coefficient, and to products of weights at the start.
-ROUNDING, TERMS = 1e-11, 1e-15
+ROUNDING, TERMS = 1e-11, 4e-15
+#: Coefficients below this may be read as 0: descent squares mantissas of up to 2^64.
+SMALLEST = 1e-284
 #: Times the median of its family and method after which a run is slow, all of them compiled, in processor time; a
 #: median is one of so many runs. Stiff runs of a method that was asked for by name are as slow as the method: they may
 #: take so many times what SciPy takes in the plain weights (estimates of errors take two more runs, of more steps).
@@ -49,12 +51,17 @@ JUSTIFIED: dict[str, Callable[[Case], bool]] = {
     # Where descent by its definition, in arithmetic without a range, leaves that of floats as well.
     r"the descent diverged": lambda case: not np.isfinite(case.right(None)).all(),
     # Exponentials of hundreds: rates, or their squares, are no floats.
-    r"whose square is beyond the range of floats": lambda case: (
-        case.facts["loss"] in ("poisson", "exponential") and float(case.facts["alpha"]) > 10
-    ),
+    r"whose square is beyond the range of floats": lambda case: has_steep_loss(case, 200.0),
+    r"the state left the range of floats": lambda case: case.facts["method"] != "auto" and has_steep_loss(case, 200.0),
     # Squares of targets beyond 1e154 are no floats, and neither is the loss.
     r"the loss left the range of floats": lambda case: np.abs(case.facts["y"]).max() > 1e150,
 }
+
+
+def has_steep_loss(case: Case, e_folds: float) -> bool:
+    """Whether the loss at the start, or its rates, may be exponentials of so many e-folds."""
+    reach = float(case.facts["alpha"]) ** 2 * float(np.abs(case.facts["X"]).sum(axis=1).max())
+    return case.facts.get("loss") in ("poisson", "exponential") and reach > e_folds
 
 
 def is_justly_slow(case: Case, taken: float) -> bool:
@@ -98,8 +105,8 @@ def judge(case: Case) -> tuple[str, dict[str, Any]]:
     right = right[len(right) - len(beta) :]
     error = np.abs(beta - right).reshape(len(right), -1).max(axis=1)
     figures["error"] = float(error.max())
-    # Coefficients of y = 0 are the rounding of products of weights; smaller floats than the normal ones may be 0.
-    floor = ROUNDING * (size + case.scale) + TERMS * case.terms + float(np.finfo(float).tiny)
+    # Coefficients of y = 0 are the rounding of products of weights.
+    floor = ROUNDING * (size + case.scale) + TERMS * case.terms + SMALLEST
     if not error.max() <= WRONG * case.rtol * (size + case.scale) + floor:
         return "wrong", figures | {"got": beta.tolist(), "right": right.tolist()}
     if case.estimated:

@@ -231,9 +231,11 @@ def flow_case(
         problem = fs.Problem(X, y, loss=loss, sample_weight=draft.weight)
         return seconds_in_weights(net, problem, w0, float(mpfr(float(values[-1])) * unit), method, rtol)
 
+    # Products of weights at the start count as far as data can give coefficients of their size.
+    terms = float(mpfr(alpha)) ** order
     return Case(
-        facts, rtol, run, truth, absolute(method, rtol, options), estimated, None if method == "auto" else plain,
-        float(mpfr(alpha)) ** order,
+        facts, rtol, run, truth, absolute(method, rtol, options) + min(terms, size), estimated,
+        None if method == "auto" else plain, terms,
     )  # fmt: skip
 
 
