@@ -89,19 +89,32 @@ def _(work: None, vectors: Array, frame: Pairs, count: int) -> tuple[Array, floa
 
 
 @bare()
-def _reach(M, rates, wide):
+def _reach(work, M, rates, wide):
     """The time for which rounding does not decide between a singular vector and its mirror image.
 
     Paired directions span a subspace that is orthogonal to itself in J, and of two such, (u, v) added and (u, -v)
     added, only one need be in reach: the minor of the other vanishes, but its rounding grows. Once directions are
-    along the vectors to rounding nothing is left of that.
+    along the vectors to rounding nothing is left of that. Overlaps of zero part vectors and directions into groups,
+    and vectors turn in groups that reach neutral vectors or mirror images.
     """
-    n, outside, turning = len(M), False, 0.0
-    for i in range(wide, n - wide):
-        outside = outside or _overlap(M, i, wide)
-    for i in range(wide):
-        if _overlap(M, i, wide) and (outside or _overlap(M, n - wide + i, wide)):
-            turning = max(turning, rates[i])
+    n, reached, turning = len(M), zeros(work, (wide,)), 0.0
+    for r in range(wide, n):
+        if r < n - wide or _overlap(M, r - n + wide, wide):
+            for c in range(wide):
+                if M[r, c] != 0.0:
+                    reached[c] = 1.0
+    spreads = True
+    while spreads:
+        spreads = False
+        for r in range(n):
+            joins = False
+            for c in range(wide):
+                joins = joins or (M[r, c] != 0.0 and reached[c] > 0.0)
+            if joins:
+                turning = max(turning, rates[r]) if r < wide else turning
+                for c in range(wide):
+                    if M[r, c] != 0.0 and reached[c] == 0.0:
+                        reached[c], spreads = 1.0, True
     return _TURN / turning if turning > 0.0 else np.inf
 
 
@@ -213,7 +226,7 @@ def _examples() -> tuple[Any, ...]:
 def _exponential(work, vectors, rates, order, kappa, frame, count, t):
     while True:
         overlaps = _overlaps(work, vectors, frame, count)
-        step = min(t, _reach(overlaps[0], rates, len(frame.logs) - count))
+        step = min(t, _reach(work, overlaps[0], rates, len(frame.logs) - count))
         frame = _moved(work, vectors, rates, order, kappa, frame, count, overlaps, step)
         t -= step
         if not t > 0.0:
