@@ -223,8 +223,10 @@ class FrameCoordinates(Coordinates):
         )
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        # Beside weights of this size, others of this size times the ratio of the fit to their products are seen.
         largest = float(np.abs(self.ivp.y0).max())
-        return rtol * self.visible_part, np.full(len(self.ivp.y0), atol * min(1.0, largest, math.exp(-self.excess / 2)))
+        absolute = max(atol * min(1.0, largest * math.exp(-self.excess)), float(np.finfo(float).tiny))
+        return rtol * self.visible_part, np.full(len(self.ivp.y0), absolute)
 
 
 class _PlainStates(FrameStates):

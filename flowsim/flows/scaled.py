@@ -6,7 +6,8 @@ Homogeneous formulas (``theta -> beta`` of degree L) have two exact symmetries. 
 .. math:: \beta = 2^{L k} \beta', \qquad g = 2^{2p + L k} g', \qquad t = 2^{-2p - 2 k (L - 1)} t',
 
 so a flow of X', y' from ``alpha' = 2^-k alpha`` under noise ``eta' = 2^-k eta`` and decay ``lambda' t' = lambda t`` is
-equivalent. ``k = 0`` is a symmetry of every formula.
+equivalent. ``k = 0`` is a symmetry of every formula. Losses other than squares have neither, but sample weights times
+2^w are a change of the unit of time, ``t = 2^-w t'``.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ _ORDINARY = 64
 
 @dataclass(frozen=True)
 class Exponents:
-    """Exponents of the powers of two taken out: p of X, k of the weights, whose formula has degree `degree`."""
+    """Exponents of the powers of two taken out: p of X, k of the weights, whose formula has degree `degree`, w of L."""
 
     p: int = 0
     k: int = 0
     degree: int = 2
+    w: int = 0
 
     @property
     def beta(self) -> int:
@@ -51,13 +53,17 @@ class Exponents:
     @property
     def time(self) -> int:
         """Of the unit of time."""
-        return -2 * self.p - 2 * self.k * (self.degree - 1)
+        return -2 * self.p - 2 * self.k * (self.degree - 1) - self.w
 
     def problem(self, problem: Problem) -> Problem:
         """The scaled problem X', y'.
 
         Raises ValueError if the scaled target leaves the range of floats.
         """
+        if self.w:
+            assert problem.sample_weight is not None
+            X, loss, weight = problem.X, problem.loss_function, np.ldexp(problem.sample_weight, -self.w)
+            return Problem(X, problem.y, loss, sample_weight=weight)
         if not (self.p or self.k):
             return problem
         y = np.ldexp(problem.y, -self.p - self.beta)
@@ -107,11 +113,14 @@ class _SlowedDecay:
 
 
 def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bool) -> Exponents:
-    """The exponents for a problem with the squared loss; zero for quadratic formulas and data of ordinary size.
+    """The exponents for a problem; zero for quadratic formulas and data of ordinary size.
 
     `free`: weights may be scaled; those of products of more than two by the native method alone.
     """
-    p, q = problem.binary_exponents if isinstance(problem, Regression) else (None, None)
+    if not isinstance(problem, Regression):
+        w = None if problem.sample_weight is None else binary_exponent(problem.sample_weight)
+        return Exponents() if w is None or abs(w) <= _ORDINARY else Exponents(w=w)
+    p, q = problem.binary_exponents
     if p is None:
         return Exponents()
     quadratic, k, degree = admits_growth(net) is None, 0, 0

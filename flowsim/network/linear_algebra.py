@@ -25,6 +25,7 @@ from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.problem.entries import dense
 from flowsim.problem.kept import kept
 from flowsim.problem.losses import SQUARED
+from flowsim.problem.problems import binary_exponent
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
@@ -56,6 +57,12 @@ def require_range(problem: Problem, *, only_data: bool = False) -> None:
     With `only_data` it is squares of X and y that must be, and gradients and coefficients themselves.
     Raises IntegrationError, which states the powers of two.
     """
+    w = None if problem.sample_weight is None else binary_exponent(problem.sample_weight)
+    if w is not None and abs(w) > _LARGEST_EXPONENT:
+        raise IntegrationError(
+            f"`sample_weight` of 2^{w} puts squares of gradients of a LinearNetwork out of the range of floats; divide "
+            f"it by 2^{w} for the same flow, in time multiplied by 2^{w}."
+        )
     p, q = problem.binary_exponents
     if p is None or q is None:
         return

@@ -338,3 +338,23 @@ def test_a_weight_that_starts_at_zero_is_resolved_where_coefficients_are_tiny(
     run = fs.gradient_flow(net, fs.Regression(size * X, y), 3.0 / slope**2 / size / size, alpha=0.1, start=start)
     right = solve_ivp(lambda t, b: -plain.gradient(b), (0.0, 3.0), np.zeros(4), rtol=1e-10, atol=1e-12).y[:, -1]
     assert_allclose(size * run.beta[-1], right, rtol=0, atol=2e-6 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("method", ["auto", "DOP853", "BDF"])
+@pytest.mark.parametrize("size", [1e4, 1e12, 1e16, 1e30, 1e60])
+def test_linear_networks_with_one_factor_zero_are_kernel_methods_where_coefficients_are_tiny(
+    size: float, method: str
+) -> None:
+    """From ``V = 0``, ``beta' = -U U^T grad L`` with the U of the start."""
+    rng = np.random.default_rng(3)
+    X, U = rng.standard_normal((8, 4)), 0.1 * rng.standard_normal((4, 6))
+    Y = X @ rng.standard_normal((4, 2)) + 0.3 * rng.standard_normal((8, 2))
+    kernel, t_end = U @ U.T, 30.0
+    rates, vectors = np.linalg.eig(kernel @ X.T @ X / 8)
+    aim = np.linalg.solve(vectors, np.linalg.solve(X.T @ X, X.T @ Y))
+    right = (vectors * -np.expm1(-rates * t_end)) @ aim
+    run = fs.gradient_flow(
+        fs.LinearNetwork(6), fs.Problem(size * X, Y), t_end / size / size, alpha=1.0,
+        start={"U": U, "V": np.zeros((2, 6))}, method=method,
+    )  # fmt: skip
+    assert_allclose(size * run.beta[-1], right, rtol=0, atol=5e-6 * np.abs(right).max())

@@ -243,3 +243,29 @@ def test_long_runs_of_decaying_deep_products_are_read_block_by_block(monkeypatch
     assert len(whole.dense.solution.chunks) > 1  # type: ignore[union-attr]
     monkeypatch.setattr("flowsim.flows.dense._ENTRIES", 200)
     np.testing.assert_array_equal(run().beta, whole.beta)
+
+
+@pytest.mark.parametrize("exponent", [-830, -400, 400, 830])
+@pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson"])
+def test_sample_weights_of_any_size_are_a_unit_of_time(loss: str, exponent: int) -> None:
+    y = np.sign(Y) if loss == "logistic" else np.abs(np.round(2 * Y)) if loss == "poisson" else Y
+    weight = np.linspace(0.5, 1.5, len(Y))
+    for net in (
+        fs.DiagonalNetwork("u*v", weight_decay=0.0),
+        fs.DiagonalNetwork("tanh(u)*v"),
+        fs.DiagonalNetwork(depth=3),
+    ):
+        plain, scaled = (
+            fs.gradient_flow(
+                net, fs.Problem(X, y, loss, sample_weight=np.ldexp(weight, p)), np.ldexp(5.0, -p), alpha=0.05
+            )
+            for p in (0, exponent)
+        )
+        assert scaled.t[-1] == np.ldexp(5.0, -exponent)
+        np.testing.assert_allclose(scaled.beta[-1], plain.beta[-1], rtol=0, atol=1e-6 * np.abs(plain.beta[-1]).max())
+
+
+def test_sample_weights_beyond_linear_networks_are_named() -> None:
+    problem = fs.Problem(X, np.sign(Y), "logistic", sample_weight=np.full(len(Y), 1e250))
+    with pytest.raises(fs.IntegrationError, match=r"`sample_weight` of 2\^831 .* divide it by 2\^831"):
+        fs.gradient_flow(fs.LinearNetwork(3), problem, 1e-250)
