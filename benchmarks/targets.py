@@ -115,7 +115,7 @@ def _first_use(raw: dict[str, Any]) -> Iterator[Target]:
     yield Target("first flowsim run, s", first, max(8.0, 5.0 * raw["trivial"][0]))
     yield Target("a later one, s", again, 3.0)
     for name, runs in raw.items():
-        if name not in ("trivial", "flowsim run"):
+        if name not in ("trivial", "flowsim run", "repeats"):
             yield Target(f"first use of {name} adds, s", runs[0][0] - runs[1][0], 5.0)
 
 
