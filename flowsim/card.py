@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import importlib
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,8 +29,8 @@ class Plotted:
 
     def plot(self, **options: Any) -> Axes:
         """The figure of this result by its function of :mod:`flowsim.plot`, with its options, `ax` among them."""
-        draw = getattr(importlib.import_module("flowsim.plot"), self._plotted_by)  # on call: it is on a higher floor
-        axes: Axes = draw(self, **options)
+        package = sys.modules[__name__.partition(".")[0]]  # which loads its figures on demand
+        axes: Axes = getattr(package.plot, self._plotted_by)(self, **options)
         return axes
 
 

@@ -154,6 +154,8 @@ def imports() -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom):
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}
                 graph[name] |= {each for each in inner if each in trees()} or {str(node.module)}
+            elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+                graph[name] |= {each.value for each in node.args if isinstance(each, ast.Constant)}
         graph[name] = (graph[name] & set(trees())) - {name, "flowsim"}
     return graph
 
