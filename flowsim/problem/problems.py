@@ -251,7 +251,7 @@ class Problem(InUnits):
         slopes = self.slopes(np.zeros(self.y.shape))
         force = np.abs(self.rmatvec(slopes) / self.n).reshape(self.d, -1).max(axis=1)
         variances = self.feature_variances
-        rounding = float(np.finfo(float).eps) * np.linalg.norm(slopes) * np.sqrt(variances / self.n)
+        rounding = float(np.finfo(float).eps) * float(np.abs(slopes).max()) * np.sqrt(variances)
         seen = (variances > 0) & (force > rounding)
         return float((force[seen] / variances[seen]).max(initial=0.0))
 
